@@ -1,0 +1,262 @@
+//! What the outside implements: inputs, formats, stores and sinks, as traits with their guarantees.
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    event::{Cause, Event},
+    letter::DeadLetter,
+    time::EventTime,
+};
+
+/// An error from outside, kept as the source of ours.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// One partition of the input, numbered from 0.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PartitionId(pub u32);
+
+/// One record of a partition, borrowed from its reader.
+#[derive(Copy, Clone, Debug)]
+pub struct Record<'a> {
+    /// Its place in the partition; the next one's is greater, not always by one.
+    pub offset: u64,
+    /// When the log received it; plain files do not say.
+    pub append_time: Option<EventTime>,
+    /// Its key, if the log keeps one.
+    pub key: Option<&'a [u8]>,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+/// Where a read left its partition.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// There may be more to read at once.
+    More,
+    /// The present end: more may be appended.
+    End,
+    /// The end for good: nothing will ever follow.
+    Finished,
+}
+
+/// Reads one partition in order.
+///
+/// * Never blocks: what is not there yet is [`Reached::End`].
+/// * Each record is visited once, in offset order, from the offset that the reader was opened at.
+/// * A record whose visit breaks counts as visited; the next read goes on behind it.
+/// * One read visits a bounded number of records (about a thousand).
+pub trait PartitionReader {
+    /// Which partition this is.
+    fn partition(&self) -> PartitionId;
+
+    /// The offset that the next visited record will have at the least.
+    fn next_offset(&self) -> u64;
+
+    /// Visits the next records until `visit` breaks or the batch is full.
+    fn read(&mut self, visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError>;
+}
+
+/// Why a partition can't be read on. All of them end the run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// The log no longer holds what the checkpoint says comes next: it was replaced or cut.
+    #[error(
+        "partition {} was replaced or truncated: offset {wanted} is wanted, the log holds {first} to {end}, {lost} records are lost",
+        partition.0
+    )]
+    Replaced {
+        /// The partition.
+        partition: PartitionId,
+        /// The next offset by the checkpoint.
+        wanted: u64,
+        /// The first offset that the log holds.
+        first: u64,
+        /// The offset behind the last that the log holds.
+        end: u64,
+        /// How many records are gone.
+        lost: u64,
+    },
+    /// A record in the middle of the log does not have its checksum.
+    #[error("partition {} is corrupt at offset {offset}: {what}", partition.0)]
+    Corrupt {
+        /// The partition.
+        partition: PartitionId,
+        /// The offset of the first bad record.
+        offset: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Reading failed.
+    #[error("partition {} can't be read", partition.0)]
+    Unreadable {
+        /// The partition.
+        partition: PartitionId,
+        /// Why.
+        #[source]
+        cause: BoxError,
+    },
+}
+
+/// A record format: bytes in, a well-formed event out.
+///
+/// The verdict depends on the bytes alone. Records over [`crate::event::RECORD_BYTES_MAX`] never get here.
+pub trait Decode: Clone + 'static {
+    /// Decodes one record, or says why it is malformed.
+    fn decode<'a>(&self, payload: &'a [u8]) -> Result<Event<'a>, Cause>;
+}
+
+/// A clock that only goes forward. Time comes into the dataflow through it alone, and decides no count.
+pub trait Timer: 'static {
+    /// Milliseconds since some fixed moment.
+    fn monotonic_ms(&self) -> u64;
+}
+
+/// Names a checkpoint and everything written for it. Greater is newer.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Version {
+    /// Claimed once at each start.
+    pub generation: u64,
+    /// Counted up within the history, over all generations.
+    pub number: u64,
+}
+
+/// The absolute count of one window, as it was at one frontier.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CountRow {
+    /// Of which video.
+    pub video_id: String,
+    /// Of which event type.
+    pub event_type: String,
+    /// The window's first millisecond.
+    pub window_start: EventTime,
+    /// How many events.
+    pub count: u64,
+    /// Whether the watermark had reached the window's end.
+    pub is_final: bool,
+    /// The frontier at which this is true.
+    pub as_of: EventTime,
+}
+
+/// Who writes a sink, and how far: kept in the sink itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The history whose rows these are.
+    pub history: u128,
+    /// The generation that wrote last.
+    pub generation: u64,
+    /// The frontier of the newest rows.
+    pub frontier: EventTime,
+}
+
+/// A durable table of window counts, keyed by `(video, event type, window)`.
+///
+/// * Absolute: a row replaces its predecessor, unless that one's version is greater; nothing is added up.
+/// * Repeatable: after a restart the caller sends rows that are already there.
+/// * `Ok` means durable. After `Err` any subset may be; the caller sends all rows again.
+/// * Not promised: order between rows, atomicity across rows.
+pub trait CountSink: Send {
+    /// Who owns the table, or `None` where nobody has claimed it yet.
+    fn claim(&mut self) -> Result<Option<Claim>, SinkError>;
+
+    /// Takes the table over, or notes how far it has got. Durable when `Ok`.
+    fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError>;
+
+    /// Writes rows under a version.
+    fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError>;
+}
+
+/// Where dead letters go.
+///
+/// * Once: a version that was published before is skipped whole.
+/// * `Ok` means durable; after `Err` the caller publishes the same letters under the same version again.
+pub trait LetterSink: Send {
+    /// Publishes the letters of one checkpoint, all or none.
+    fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError>;
+}
+
+/// Why a sink did not take what it was given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The sink said no, and would again: fix it or what is sent.
+    #[error("{sink} refused {what}")]
+    Refused {
+        /// Which sink.
+        sink: String,
+        /// What it refused.
+        what: String,
+        /// Why.
+        #[source]
+        cause: BoxError,
+    },
+    /// No answer, or one that leaves open what happened. Safe to repeat, by contract.
+    #[error("{sink} did not take {what}")]
+    Unanswered {
+        /// Which sink.
+        sink: String,
+        /// What it was given.
+        what: String,
+        /// Why.
+        #[source]
+        cause: BoxError,
+    },
+}
+
+/// Where checkpoints live: parts, and the manifests that make them count.
+///
+/// * `Ok` from a write means durable, the name included.
+/// * A manifest is created exclusively: of two writers of one version, one fails with [`StoreError::Taken`].
+/// * A part may be overwritten only by the same bytes; names carry the version, so writers never share one.
+/// * Bytes come back as they were written or not at all is NOT promised: callers verify checksums.
+pub trait CheckpointStore: Send {
+    /// Claims the next generation, exclusively. Greater than every generation that was ever claimed here.
+    fn claim_generation(&mut self) -> Result<u64, StoreError>;
+
+    /// Writes a part under a name of ASCII letters, digits, `-` and `.`.
+    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Writes a manifest: the commit of its checkpoint.
+    fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError>;
+
+    /// The committed versions, ascending.
+    fn manifests(&mut self) -> Result<Vec<Version>, StoreError>;
+
+    /// Reads a manifest.
+    fn manifest(&mut self, version: Version) -> Result<Vec<u8>, StoreError>;
+
+    /// Reads a part.
+    fn part(&mut self, name: &str) -> Result<Vec<u8>, StoreError>;
+
+    /// Drops manifests other than `versions`, then parts other than `parts`, and leftovers of unfinished writes.
+    fn retain(&mut self, versions: &[Version], parts: &[String]) -> Result<(), StoreError>;
+}
+
+/// Why a checkpoint store failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another writer got there first: this one is a zombie and must end.
+    #[error("{name} was already taken by another writer")]
+    Taken {
+        /// What was to be created.
+        name: String,
+    },
+    /// It is not there.
+    #[error("{name} is missing")]
+    Missing {
+        /// What was asked for.
+        name: String,
+    },
+    /// The store failed; what was written may or may not be there.
+    #[error("{name} can't be written or read")]
+    Failed {
+        /// What was being written or read.
+        name: String,
+        /// Why.
+        #[source]
+        cause: BoxError,
+    },
+}
