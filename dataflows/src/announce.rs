@@ -1,12 +1,136 @@
 //! What is true at a frontier, beside the counts: the watermark, each partition's clock, offset and ledger.
+//!
+//! Every worker is told of every partition, under the times that the records travel at, and puts it together when the
+//! frontier has passed them. So all workers know the same at the same frontier, and it is the fold of exactly the
+//! records before it.
+
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
+use timely::dataflow::{
+    StreamVec,
+    channels::pact::Exchange,
+    operators::{generic::operator::Operator, vec::Map},
+};
 
 use crate::{
+    clock::Clock,
+    control::{Gate, Hub},
+    dedup,
     ledger::Ledger,
+    parcel::Account,
     port::PartitionId,
-    time::{EventTime, Minute},
+    rules::Rules,
+    time::{END_OF_TIME, EventTime, Minute},
 };
+
+/// News of one partition at one time: what a worker decided about its records, and how far it has been read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// Which partition.
+    pub partition: PartitionId,
+    /// Events counted.
+    pub counted: u64,
+    /// Repeats.
+    pub duplicate: u64,
+    /// Late events.
+    pub late: u64,
+    /// The partition's account, from the worker that reads it.
+    pub account: Option<Account>,
+}
+
+impl News {
+    /// No news yet.
+    pub fn new(partition: PartitionId) -> Self {
+        Self { partition, counted: 0, duplicate: 0, late: 0, account: None }
+    }
+
+    /// Adds later news of the same partition.
+    pub fn merge(&mut self, later: Self) {
+        self.counted += later.counted;
+        self.duplicate += later.duplicate;
+        self.late += later.late;
+        self.account = match (self.account.take(), later.account) {
+            (Some(earlier), Some(later)) => Some(later.after(&earlier)),
+            (earlier, later) => later.or(earlier),
+        };
+    }
+}
+
+/// One partition at a frontier, as a checkpoint keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionState {
+    /// The offset behind the last record before the frontier.
+    pub next_offset: u64,
+    /// Its clock, with the row of events beyond its reach.
+    pub clock: Clock,
+    /// Whether it has ended for good.
+    pub ended: bool,
+    /// What became of its records.
+    pub ledger: Ledger,
+}
+
+/// All partitions at a frontier.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partitions(pub BTreeMap<PartitionId, PartitionState>);
+
+impl Partitions {
+    /// Adds what is new.
+    pub fn apply(&mut self, news: News) {
+        let state = self.0.entry(news.partition).or_default();
+        state.ledger.counted += news.counted;
+        state.ledger.duplicate += news.duplicate;
+        state.ledger.late += news.late;
+        if let Some(account) = news.account {
+            state.next_offset = account.next_offset;
+            state.clock = account.clock;
+            state.ended = account.ended;
+            state.ledger.read += account.read;
+            state.ledger.malformed += account.malformed;
+            state.ledger.oversize += account.oversize;
+            state.ledger.future += account.future;
+        }
+    }
+
+    /// The partition with the least clock among those that have not ended, and that clock: `None` where one has none yet.
+    fn slowest(&self) -> Option<(PartitionId, Option<EventTime>)> {
+        let open = self.0.iter().filter(|(_, state)| !state.ended);
+        open.map(|(partition, state)| (*partition, state.clock.time())).min_by_key(|(_, clock)| *clock)
+    }
+
+    /// What is final: the least clock less the lateness. 0 before each partition has a clock.
+    pub fn watermark(&self, rules: &Rules) -> EventTime {
+        match self.slowest() {
+            None => END_OF_TIME,
+            Some((_, clock)) => clock.unwrap_or(0).saturating_sub(rules.lateness_ms),
+        }
+    }
+
+    /// The first window that any partition may still remember.
+    pub fn first_remembered(&self, rules: &Rules) -> Minute {
+        match self.slowest() {
+            None => Minute(u32::MAX),
+            Some((_, clock)) => dedup::first_remembered(clock.unwrap_or(0), rules.remember_ms),
+        }
+    }
+
+    /// What to tell the outside.
+    pub fn announcement(&self, frontier: EventTime, rules: &Rules) -> Announcement {
+        let at = |(partition, state): (&PartitionId, &PartitionState)| PartitionAt {
+            partition: *partition,
+            next_offset: state.next_offset,
+            clock: state.clock.time(),
+            ended: state.ended,
+            ledger: state.ledger,
+        };
+        Announcement {
+            frontier,
+            watermark: self.watermark(rules),
+            held_by: self.slowest().map(|(partition, _)| partition),
+            partitions: self.0.iter().map(at).collect(),
+        }
+    }
+}
 
 /// One partition at a frontier: the cut of its log, and what the records before the cut came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,5 +174,127 @@ impl Announcement {
             sum += at.ledger;
         }
         sum
+    }
+}
+
+/// Why an `as_of` can't be answered.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum AsOfError {
+    /// It lies ahead of the newest announced frontier.
+    Ahead {
+        /// The newest frontier.
+        frontier: EventTime,
+    },
+    /// It lies before what is retained, or before this start.
+    Gone {
+        /// The oldest frontier that can be answered.
+        oldest: EventTime,
+    },
+}
+
+/// The frontiers that have been announced and can still be asked for, with their watermarks, ascending.
+#[derive(Clone, Debug, Default)]
+pub struct Announced {
+    frontiers: VecDeque<(EventTime, EventTime)>,
+}
+
+impl Announced {
+    /// Notes a frontier, and drops those that lie more than `retain_ms` behind it, but for the newest of them.
+    pub fn push(&mut self, frontier: EventTime, watermark: EventTime, retain_ms: u64) {
+        self.frontiers.push_back((frontier, watermark));
+        while self.frontiers.front().is_some_and(|(old, _)| old.saturating_add(retain_ms) < frontier) {
+            self.frontiers.pop_front();
+        }
+    }
+
+    /// The nearest announced frontier at or before `as_of`, and its watermark.
+    pub fn lower(&self, as_of: EventTime) -> Result<(EventTime, EventTime), AsOfError> {
+        let newest = self.frontiers.back().map_or(0, |(frontier, _)| *frontier);
+        if newest < as_of {
+            return Err(AsOfError::Ahead { frontier: newest });
+        }
+        let behind = self.frontiers.partition_point(|(frontier, _)| *frontier <= as_of);
+        let oldest = self.frontiers.front().map_or(0, |(frontier, _)| *frontier);
+        behind.checked_sub(1).map(|at| self.frontiers[at]).ok_or(AsOfError::Gone { oldest })
+    }
+}
+
+/// Tells the outside of a frontier. Must not block.
+pub type Tell = Box<dyn FnMut(Announcement)>;
+
+/// Puts the news together at each frontier, and tells this worker's operators and the outside.
+///
+/// * input: [`News`] of every partition from every worker, at the times that the records travel at
+/// * exchange: everything to all workers. State: [`Partitions`] at the frontier, and the news beyond it
+pub fn announce<'scope>(news: StreamVec<'scope, EventTime, News>, hub: &Hub, rules: Rules, mut tell: Tell) {
+    let hub = hub.clone();
+    let peers = news.scope().peers() as u64;
+    let to_all = news.flat_map(move |news| (0..peers).map(move |to| (to, news.clone())));
+    let arrived = Exchange::new(|(to, _): &(u64, News)| *to);
+    let mut stash: BTreeMap<EventTime, Vec<News>> = BTreeMap::new();
+    let resumed = hub.with(|shared| shared.facts.clone());
+    tell(resumed.partitions.announcement(resumed.frontier, &rules));
+    to_all.sink(arrived, "Announce", move |(input, frontier)| {
+        input.for_each(|capability, batch| {
+            let time = *capability.least().expect("news travel at a time");
+            stash.entry(time).or_default().extend(batch.drain(..).map(|(_, news)| news));
+        });
+        let complete = frontier.frontier().as_option().copied().unwrap_or(END_OF_TIME);
+        let told = hub.with(|shared| {
+            if complete <= shared.facts.frontier {
+                return None;
+            }
+            while let Some(step) = stash.first_entry().filter(|step| *step.key() < complete) {
+                step.remove().into_iter().for_each(|news| shared.facts.partitions.apply(news));
+            }
+            shared.facts.frontier = complete;
+            Some((shared.facts.partitions.announcement(complete, &rules), shared.gate != Gate::Open))
+        });
+        if let Some((announcement, cut_waits)) = told {
+            if announcement.frontier < END_OF_TIME {
+                tell(announcement);
+            }
+            if cut_waits || complete == END_OF_TIME {
+                hub.wake_all();
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_as_of_is_lowered_to_the_nearest_announced_frontier() {
+        let mut announced = Announced::default();
+        for (frontier, watermark) in [(1_000, 0), (2_000, 10), (2_500, 20)] {
+            announced.push(frontier, watermark, 1_500);
+        }
+        assert_eq!(announced.lower(2_499), Ok((2_000, 10)));
+        assert_eq!(announced.lower(2_500), Ok((2_500, 20)));
+        assert_eq!(announced.lower(999), Err(AsOfError::Gone { oldest: 1_000 }));
+        assert_eq!(announced.lower(2_501), Err(AsOfError::Ahead { frontier: 2_500 }));
+        announced.push(2_600, 30, 1_500);
+        assert_eq!(announced.lower(1_999), Err(AsOfError::Gone { oldest: 2_000 }));
+    }
+
+    fn partitions(clocks: &[(Option<EventTime>, bool)]) -> Partitions {
+        let state = |(clock, ended): &(Option<EventTime>, bool)| PartitionState {
+            clock: Clock::restore(*clock, None),
+            ended: *ended,
+            ..PartitionState::default()
+        };
+        Partitions(clocks.iter().enumerate().map(|(n, at)| (PartitionId(n as u32), state(at))).collect())
+    }
+
+    #[test]
+    fn the_watermark_is_the_least_clock_less_the_lateness_once_each_has_one() {
+        let rules = Rules::default();
+        let watermark = |clocks: &[_]| partitions(clocks).watermark(&rules);
+        assert_eq!(watermark(&[(Some(900_000), false), (Some(700_000), false)]), 100_000);
+        assert_eq!(watermark(&[(Some(900_000), false), (None, false)]), 0);
+        assert_eq!(watermark(&[(Some(900_000), false), (Some(700_000), true)]), 300_000);
+        assert_eq!(watermark(&[(Some(900_000), true), (None, true)]), END_OF_TIME);
     }
 }

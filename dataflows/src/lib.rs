@@ -5,9 +5,24 @@
 #![warn(missing_docs)]
 
 pub mod announce;
+pub mod board;
+pub mod checkpoint;
+pub mod clock;
+pub mod control;
+pub mod dedup;
 pub mod event;
+pub mod graph;
+pub mod identity;
+pub mod index;
+pub mod lane;
 pub mod ledger;
 pub mod letter;
+pub mod parcel;
 pub mod port;
 pub mod query;
+pub mod rules;
+pub mod series;
+pub mod source;
+pub mod tally;
 pub mod time;
+pub mod window;

@@ -1,0 +1,289 @@
+//! The manifest: the commit of a checkpoint. What it names is complete and durable before it is created.
+//!
+//! Sections by kind: 1 the head, 2 a partition each, 3 a part each; the fields of each in the order of the structs below.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    announce::{PartitionState, Partitions},
+    clock::{Clock, Row},
+    identity::IdKey,
+    ledger::Ledger,
+    port::{PartitionId, Version},
+    rules::Rules,
+    time::EventTime,
+};
+
+use super::frame::{self, FieldReader, Fields, FileKind, FrameError, FrameWriter};
+
+const HEAD: u32 = 1;
+const PARTITION: u32 = 2;
+const PART: u32 = 3;
+
+/// What the counts mean: a checkpoint can only be resumed under the same.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// The width of a window, ms.
+    pub window_ms: u64,
+    /// As in [`Rules`].
+    pub lateness_ms: u64,
+    /// As in [`Rules`].
+    pub remember_ms: u64,
+    /// As in [`Rules`].
+    pub max_future_ms: u64,
+    /// As in [`Rules`].
+    pub max_jump_ms: u64,
+}
+
+impl Meaning {
+    /// The meaning under these rules.
+    pub fn of(rules: &Rules) -> Self {
+        Self {
+            window_ms: crate::time::MINUTE_MS,
+            lateness_ms: rules.lateness_ms,
+            remember_ms: rules.remember_ms,
+            max_future_ms: rules.max_future_ms,
+            max_jump_ms: rules.max_jump_ms,
+        }
+    }
+
+    /// The first setting that differs: its name, the value here and there.
+    pub fn difference(&self, other: &Self) -> Option<(&'static str, u64, u64)> {
+        [
+            ("window", self.window_ms, other.window_ms),
+            ("time.lateness", self.lateness_ms, other.lateness_ms),
+            ("time.remember", self.remember_ms, other.remember_ms),
+            ("time.max_future", self.max_future_ms, other.max_future_ms),
+            ("time.max_jump", self.max_jump_ms, other.max_jump_ms),
+        ]
+        .into_iter()
+        .find(|(_, here, there)| here != there)
+    }
+}
+
+/// A stored part: enough to tell whether it is the one that was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartInfo {
+    /// Its name in the store.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// XXH3-128 of its bytes.
+    pub hash: u128,
+}
+
+impl PartInfo {
+    /// Describes a part.
+    pub fn of(name: String, bytes: &[u8]) -> Self {
+        Self { name, bytes: bytes.len() as u64, hash: xxhash_rust::xxh3::xxh3_128(bytes) }
+    }
+
+    /// Whether these are its bytes.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        self.bytes == bytes.len() as u64 && self.hash == xxhash_rust::xxh3::xxh3_128(bytes)
+    }
+}
+
+/// One checkpoint: a frontier with the offsets, clocks and ledger at it, and where the state below it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Its name.
+    pub version: Version,
+    /// Which history this is: drawn at its first start.
+    pub history: u128,
+    /// The log that was read: its own id.
+    pub log: u128,
+    /// The secret under which ids are hashed.
+    pub key: IdKey,
+    /// The frontier.
+    pub frontier: EventTime,
+    /// The watermark at the frontier.
+    pub watermark: EventTime,
+    /// The newest checkpoint whose rows and letters are all acknowledged, as known when this one was written.
+    pub acknowledged: Version,
+    /// What the counts mean.
+    pub meaning: Meaning,
+    /// Offsets, clocks and ledgers.
+    pub partitions: Partitions,
+    /// The parts.
+    pub parts: Vec<PartInfo>,
+}
+
+impl Manifest {
+    /// The stored bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = FrameWriter::new(FileKind::Manifest);
+        writer.section(HEAD, 0, &self.head());
+        for (partition, state) in &self.partitions.0 {
+            writer.section(PARTITION, 0, &put_partition(*partition, state));
+        }
+        for part in &self.parts {
+            let mut fields = Fields::default();
+            put_wide(fields.bytes(part.name.as_bytes()).long(part.bytes), part.hash);
+            writer.section(PART, 0, &fields.0);
+        }
+        writer.finish()
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let mut fields = Fields::default();
+        fields.long(self.version.generation).long(self.version.number);
+        put_wide(&mut fields, self.history);
+        put_wide(&mut fields, self.log);
+        fields.long(self.key.0[0]).long(self.key.0[1]).long(self.frontier).long(self.watermark);
+        fields.long(self.acknowledged.generation).long(self.acknowledged.number);
+        let Meaning { window_ms, lateness_ms, remember_ms, max_future_ms, max_jump_ms } = self.meaning;
+        fields.long(window_ms).long(lateness_ms).long(remember_ms).long(max_future_ms).long(max_jump_ms);
+        fields.0
+    }
+
+    /// Reads the bytes of a manifest.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        let sections = frame::read(bytes, FileKind::Manifest)?;
+        let bad = |section, what| FrameError::Content { section, what };
+        let (head, rest) = sections.split_first().ok_or(bad(0, "nothing"))?;
+        let mut manifest = match head.kind {
+            HEAD => take_head(head.payload).ok_or(bad(0, "half a head"))?,
+            _ => return Err(bad(0, "no head")),
+        };
+        for (number, section) in rest.iter().enumerate() {
+            match section.kind {
+                PARTITION => {
+                    let (partition, state) = take_partition(section.payload).ok_or(bad(number + 1, "half a partition"))?;
+                    manifest.partitions.0.insert(partition, state);
+                }
+                PART => manifest.parts.push(take_part(section.payload).ok_or(bad(number + 1, "half a part"))?),
+                _ => return Err(bad(number + 1, "a kind of section that this build doesn't know")),
+            }
+        }
+        Ok(manifest)
+    }
+}
+
+fn put_wide(fields: &mut Fields, value: u128) {
+    fields.long(value as u64).long((value >> 64) as u64);
+}
+
+fn take_wide(fields: &mut FieldReader<'_>) -> Option<u128> {
+    Some(u128::from(fields.long()?) | u128::from(fields.long()?) << 64)
+}
+
+fn take_version(fields: &mut FieldReader<'_>) -> Option<Version> {
+    Some(Version { generation: fields.long()?, number: fields.long()? })
+}
+
+fn take_head(payload: &[u8]) -> Option<Manifest> {
+    let mut fields = FieldReader(payload);
+    let fields = &mut fields;
+    let manifest = Manifest {
+        version: take_version(fields)?,
+        history: take_wide(fields)?,
+        log: take_wide(fields)?,
+        key: IdKey([fields.long()?, fields.long()?]),
+        frontier: fields.long()?,
+        watermark: fields.long()?,
+        acknowledged: take_version(fields)?,
+        meaning: Meaning {
+            window_ms: fields.long()?,
+            lateness_ms: fields.long()?,
+            remember_ms: fields.long()?,
+            max_future_ms: fields.long()?,
+            max_jump_ms: fields.long()?,
+        },
+        partitions: Partitions::default(),
+        parts: Vec::new(),
+    };
+    fields.is_done().then_some(manifest)
+}
+
+fn put_partition(partition: PartitionId, state: &PartitionState) -> Vec<u8> {
+    let mut fields = Fields::default();
+    fields.word(partition.0).long(state.next_offset).maybe(state.clock.time());
+    fields.maybe(state.clock.row().map(|row| row.least));
+    let ids = state.clock.row().map_or(&[][..], |row| &row.event_ids);
+    fields.word(ids.len() as u32);
+    for id in ids {
+        fields.bytes(id.as_bytes());
+    }
+    let Ledger { read, counted, duplicate, late, future, malformed, oversize } = state.ledger;
+    fields.word(u32::from(state.ended)).long(read).long(counted).long(duplicate).long(late);
+    fields.long(future).long(malformed).long(oversize);
+    fields.0
+}
+
+fn take_partition(payload: &[u8]) -> Option<(PartitionId, PartitionState)> {
+    let mut fields = FieldReader(payload);
+    let (partition, next_offset) = (PartitionId(fields.word()?), fields.long()?);
+    let (time, least) = (fields.maybe()?, fields.maybe()?);
+    let mut event_ids = Vec::new();
+    for _ in 0..fields.word()? {
+        event_ids.push(fields.text()?.to_owned());
+    }
+    let clock = Clock::restore(time, least.map(|least| Row { event_ids, least }));
+    let ended = fields.word()? == 1;
+    let ledger = Ledger {
+        read: fields.long()?,
+        counted: fields.long()?,
+        duplicate: fields.long()?,
+        late: fields.long()?,
+        future: fields.long()?,
+        malformed: fields.long()?,
+        oversize: fields.long()?,
+    };
+    fields.is_done().then_some((partition, PartitionState { next_offset, clock, ended, ledger }))
+}
+
+fn take_part(payload: &[u8]) -> Option<PartInfo> {
+    let mut fields = FieldReader(payload);
+    let part = PartInfo { name: fields.text()?.to_owned(), bytes: fields.long()?, hash: take_wide(&mut fields)? };
+    fields.is_done().then_some(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_comes_back_as_it_was_written() {
+        let row = Row { event_ids: vec!["a".into(), "\u{e9}".into()], least: 9 };
+        let state = |clock| PartitionState {
+            next_offset: 17,
+            clock,
+            ended: false,
+            ledger: Ledger { read: 3, counted: 1, late: 2, ..Ledger::default() },
+        };
+        let manifest = Manifest {
+            version: Version { generation: 3, number: 99 },
+            history: u128::MAX - 1,
+            log: 1 << 100,
+            key: IdKey([1, 2]),
+            frontier: 600,
+            watermark: 0,
+            acknowledged: Version { generation: 2, number: 98 },
+            meaning: Meaning::of(&Rules::default()),
+            partitions: Partitions(
+                [
+                    (PartitionId(0), state(Clock::restore(Some(5), Some(row)))),
+                    (PartitionId(4), state(Clock::default())),
+                ]
+                .into(),
+            ),
+            parts: vec![PartInfo::of("a.part".into(), b"bytes")],
+        };
+        assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+    }
+
+    #[test]
+    fn a_part_that_is_not_the_one_written_is_told_apart() {
+        let part = PartInfo::of("a.part".into(), b"bytes");
+        assert!(part.matches(b"bytes") && !part.matches(b"byteS") && !part.matches(b"bytes "));
+    }
+
+    #[test]
+    fn the_first_changed_setting_is_named() {
+        let meaning = Meaning::of(&Rules::default());
+        assert_eq!(meaning.difference(&meaning), None);
+        let other = Meaning::of(&Rules { lateness_ms: 1_000, ..Rules::default() });
+        assert_eq!(meaning.difference(&other), Some(("time.lateness", 600_000, 1_000)));
+    }
+}

@@ -1,0 +1,241 @@
+//! One worker's state as stored bytes: per key group the names, the remembered ids and the cells, then the letters.
+//!
+//! Sections by kind: 1 names (count 4, then per name video id and event type, each length 4 and bytes), 2 ids
+//! ([`super::rows::IdRow`]), 3 cells ([`super::rows::CellRow`], whose series is a name's place in the group's names),
+//! 4 letters (see `put_letter`). Groups with nothing in them have no sections.
+
+use crate::{
+    dedup::RememberedId,
+    event::{Cause, Reason},
+    identity::{KEY_GROUPS, KeyGroup},
+    letter::DeadLetter,
+    port::PartitionId,
+    series::SeriesNo,
+    time::Minute,
+    window::CellState,
+};
+
+use super::{
+    frame::{self, FieldReader, Fields, FileKind, FrameError, FrameWriter},
+    rows::{self, CellRow, IdRow},
+};
+
+const NAMES: u32 = 1;
+const IDS: u32 = 2;
+const CELLS: u32 = 3;
+const LETTERS: u32 = 4;
+
+/// What one key group holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupState {
+    /// Its series, `(video id, event type)`.
+    pub names: Vec<(String, String)>,
+    /// Its remembered ids.
+    pub ids: Vec<RememberedId>,
+    /// Its cells; a series is a place among `names`.
+    pub cells: Vec<CellState>,
+}
+
+/// Everything that a worker adds to a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartState {
+    /// By key group; a worker fills in those that it owns.
+    pub groups: Vec<GroupState>,
+    /// Dead letters that are not known to be published.
+    pub letters: Vec<DeadLetter>,
+}
+
+impl Default for PartState {
+    fn default() -> Self {
+        Self { groups: vec![GroupState::default(); KEY_GROUPS], letters: Vec::new() }
+    }
+}
+
+impl PartState {
+    /// The stored bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = FrameWriter::new(FileKind::Part);
+        for (group, state) in self.groups.iter().enumerate() {
+            encode_group(&mut writer, group as u32, state);
+        }
+        if !self.letters.is_empty() {
+            let mut fields = Fields::default();
+            self.letters.iter().for_each(|letter| put_letter(&mut fields, letter));
+            writer.section(LETTERS, 0, &fields.0);
+        }
+        writer.finish()
+    }
+
+    /// Reads the bytes of a part, adding to what is here.
+    pub fn decode_into(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
+        for (number, section) in frame::read(bytes, FileKind::Part)?.into_iter().enumerate() {
+            let bad = |what| FrameError::Content { section: number, what };
+            let group = self.groups.get_mut(section.group as usize).ok_or(bad("a key group that does not exist"))?;
+            match section.kind {
+                NAMES => group.names = names(section.payload).ok_or(bad("names that end too early"))?,
+                IDS => group.ids = ids(section.payload).ok_or(bad("half an id"))?,
+                CELLS => group.cells = cells(section.payload, group.names.len()).ok_or(bad("a cell without a name"))?,
+                LETTERS => self.letters.extend(letters(section.payload).ok_or(bad("half a letter"))?),
+                _ => return Err(bad("a kind of section that this build doesn't know")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_group(writer: &mut FrameWriter, group: u32, state: &GroupState) {
+    if !state.names.is_empty() {
+        let mut fields = Fields::default();
+        fields.word(state.names.len() as u32);
+        for (video_id, event_type) in &state.names {
+            fields.bytes(video_id.as_bytes()).bytes(event_type.as_bytes());
+        }
+        writer.section(NAMES, group, &fields.0);
+    }
+    if !state.ids.is_empty() {
+        let mut bytes = Vec::with_capacity(state.ids.len() * size_of::<IdRow>());
+        rows::encode(state.ids.iter().map(|known| IdRow { id: known.id, minute: known.minute.0, zero: 0 }), &mut bytes);
+        writer.section(IDS, group, &bytes);
+    }
+    if !state.cells.is_empty() {
+        let mut bytes = Vec::with_capacity(state.cells.len() * size_of::<CellRow>());
+        let row = |cell: &CellState| CellRow {
+            count: cell.count,
+            series: cell.series.0,
+            minute: cell.minute.0,
+            unwritten: u32::from(cell.unwritten),
+            zero: 0,
+        };
+        rows::encode(state.cells.iter().map(row), &mut bytes);
+        writer.section(CELLS, group, &bytes);
+    }
+}
+
+fn names(payload: &[u8]) -> Option<Vec<(String, String)>> {
+    let mut fields = FieldReader(payload);
+    let count = fields.word()?;
+    let mut names = Vec::new();
+    for _ in 0..count {
+        names.push((fields.text()?.to_owned(), fields.text()?.to_owned()));
+    }
+    fields.is_done().then_some(names)
+}
+
+fn ids(payload: &[u8]) -> Option<Vec<RememberedId>> {
+    let rows = rows::decode::<IdRow>(payload)?;
+    Some(rows.into_iter().map(|row| RememberedId { id: row.id, minute: Minute(row.minute) }).collect())
+}
+
+fn cells(payload: &[u8], names: usize) -> Option<Vec<CellState>> {
+    let rows = rows::decode::<CellRow>(payload)?;
+    let cell = |row: CellRow| {
+        ((row.series as usize) < names && row.unwritten < 2).then_some(CellState {
+            series: SeriesNo(row.series),
+            minute: Minute(row.minute),
+            count: row.count,
+            unwritten: row.unwritten == 1,
+        })
+    };
+    rows.into_iter().map(cell).collect()
+}
+
+/// A letter: partition 4, offset 8, reason 4, cause 4, append time 1 or 9, has a key 1 or 9 (its length), key and
+/// payload each length 4 and bytes.
+fn put_letter(fields: &mut Fields, letter: &DeadLetter) {
+    let (reason, cause) = match letter.reason {
+        Reason::Oversize => (0, 0),
+        Reason::Malformed(cause) => (1, CAUSES.iter().position(|known| *known == cause).expect("every cause is listed")),
+        Reason::Future => (2, 0),
+        Reason::Late => (3, 0),
+    };
+    let key = letter.key.as_deref();
+    fields.word(letter.partition.0).long(letter.offset).word(reason).word(cause as u32).maybe(letter.append_time);
+    fields.maybe(key.map(|key| key.len() as u64)).bytes(key.unwrap_or_default()).bytes(&letter.payload);
+}
+
+/// The causes by their stored numbers: only ever added to.
+const CAUSES: [Cause; 8] = [
+    Cause::Utf8,
+    Cause::Json,
+    Cause::Depth,
+    Cause::RepeatedField,
+    Cause::Missing,
+    Cause::Type,
+    Cause::Range,
+    Cause::Empty,
+];
+
+fn letters(payload: &[u8]) -> Option<Vec<DeadLetter>> {
+    let mut fields = FieldReader(payload);
+    let mut letters = Vec::new();
+    while !fields.is_done() {
+        let (partition, offset) = (PartitionId(fields.word()?), fields.long()?);
+        let (reason, cause) = (fields.word()?, *CAUSES.get(fields.word()? as usize)?);
+        let reason = match reason {
+            0 => Reason::Oversize,
+            1 => Reason::Malformed(cause),
+            2 => Reason::Future,
+            3 => Reason::Late,
+            _ => return None,
+        };
+        let append_time = fields.maybe()?;
+        let has_key = fields.maybe()?.is_some();
+        let key = fields.bytes()?;
+        let key = has_key.then(|| key.to_vec());
+        letters.push(DeadLetter { partition, offset, reason, append_time, key, payload: fields.bytes()?.to_vec() });
+    }
+    Some(letters)
+}
+
+/// The key group of a section's number.
+pub fn group(number: usize) -> KeyGroup {
+    KeyGroup(u8::try_from(number).expect("there are 128 key groups"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn sample() -> PartState {
+        let mut state = PartState::default();
+        state.groups[3] = GroupState {
+            names: vec![("v\u{1F600}".into(), "view".into()), ("v2".into(), "like".into())],
+            ids: vec![RememberedId { id: [u64::MAX, 7], minute: Minute(9) }],
+            cells: vec![
+                CellState { series: SeriesNo(1), minute: Minute(9), count: u64::MAX, unwritten: true },
+                CellState { series: SeriesNo(0), minute: Minute(10), count: 1, unwritten: false },
+            ],
+        };
+        state.groups[127].ids = vec![RememberedId { id: [1, 2], minute: Minute(0) }];
+        let letter = |reason, key, append_time| DeadLetter {
+            partition: PartitionId(2),
+            offset: 1 << 40,
+            reason,
+            append_time,
+            key,
+            payload: vec![0, 255, 10],
+        };
+        state.letters = vec![
+            letter(Reason::Malformed(Cause::Empty), None, None),
+            letter(Reason::Late, Some(vec![]), Some(5)),
+            letter(Reason::Oversize, Some(vec![1]), Some(0)),
+            letter(Reason::Future, None, Some(u64::MAX)),
+        ];
+        state
+    }
+
+    #[test]
+    fn a_part_comes_back_as_it_was_written() {
+        let mut back = PartState::default();
+        back.decode_into(&sample().encode()).expect("it was just written");
+        assert_eq!(back, sample());
+    }
+
+    #[test]
+    fn a_cell_without_a_name_is_refused() {
+        let mut state = sample();
+        state.groups[3].cells[0].series = SeriesNo(2);
+        let error = PartState::default().decode_into(&state.encode()).expect_err("its series does not exist");
+        assert!(matches!(error, FrameError::Content { what: "a cell without a name", .. }), "{error}");
+    }
+}

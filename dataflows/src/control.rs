@@ -1,0 +1,320 @@
+//! What the workers of a job tell each other beside the data: where each partition stands, and how checkpoints go.
+//!
+//! A dataflow of its own, whose messages all travel at one time and reach every worker: a drained partition's capability
+//! would pin the very frontier that it is to follow, so this can't ride on the frontier of the data.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    rc::Rc,
+    sync::{Arc, Mutex},
+};
+
+use serde::{Deserialize, Serialize};
+use timely::{
+    container::CapacityContainerBuilder,
+    dataflow::{
+        channels::pact::{Exchange, Pipeline},
+        operators::{
+            generic::{operator::source, operator::Operator},
+            vec::Map,
+        },
+    },
+    scheduling::{Activator, SyncActivator},
+    worker::Worker,
+};
+
+use crate::{
+    announce::Partitions,
+    board::{Board, Standing},
+    checkpoint::{
+        coordinator::{Coordinator, Order},
+        manifest::PartInfo,
+    },
+    port::PartitionId,
+    time::EventTime,
+};
+
+/// A message to all workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Where a partition stands.
+    Standing(PartitionId, Standing),
+    /// From outside: a checkpoint is due.
+    Due,
+    /// From the coordinator.
+    Order(Order),
+    /// A worker holds, at its frontier.
+    Held {
+        /// Of which checkpoint.
+        number: u64,
+        /// Which worker.
+        worker: usize,
+        /// Where it holds.
+        frontier: EventTime,
+    },
+    /// From outside: a worker's part is durable.
+    Written {
+        /// Of which checkpoint.
+        number: u64,
+        /// Which worker's.
+        worker: usize,
+        /// Which part.
+        part: PartInfo,
+    },
+    /// From outside: the checkpoint is committed, its rows and letters are acknowledged.
+    Settled {
+        /// Of which checkpoint.
+        number: u64,
+    },
+    /// From outside: read no more, make everything that was read visible, take a last checkpoint.
+    Stop,
+    /// From outside: let go of everything and end.
+    End,
+}
+
+/// Whether this worker may apply records, and up to where.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// As far as the frontier goes.
+    Open,
+    /// No further than it has.
+    Held,
+    /// To this frontier, where the cut is due.
+    CutAt {
+        /// Of which checkpoint.
+        number: u64,
+        /// Where.
+        frontier: EventTime,
+    },
+}
+
+/// What holds at a frontier, beside the counts.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The newest announced frontier.
+    pub frontier: EventTime,
+    /// All partitions at it.
+    pub partitions: Partitions,
+}
+
+/// What the operators of one worker share.
+pub struct Shared {
+    /// Where the partitions stand.
+    pub board: Board,
+    /// Whether records may be applied.
+    pub gate: Gate,
+    /// The frontier below which this worker has applied everything.
+    pub applied: EventTime,
+    /// Nothing is to be read any more.
+    pub stopping: bool,
+    /// Everything is to end.
+    pub ending: bool,
+    /// The facts at the newest announced frontier.
+    pub facts: Facts,
+    outbox: VecDeque<Message>,
+    control: Option<Activator>,
+    sleepers: Vec<Activator>,
+}
+
+/// A worker's handle on what its operators share.
+#[derive(Clone)]
+pub struct Hub(Rc<RefCell<Shared>>);
+
+impl Hub {
+    /// A hub for a job that starts with these facts.
+    pub fn new(board: Board, facts: Facts) -> Self {
+        Self(Rc::new(RefCell::new(Shared {
+            board,
+            gate: Gate::Open,
+            applied: facts.frontier,
+            facts,
+            stopping: false,
+            ending: false,
+            outbox: VecDeque::new(),
+            control: None,
+            sleepers: Vec::new(),
+        })))
+    }
+
+    /// Looks at what is shared, or changes it. Not to be nested.
+    pub fn with<R>(&self, look: impl FnOnce(&mut Shared) -> R) -> R {
+        look(&mut self.0.borrow_mut())
+    }
+
+    /// Tells all workers, this one included.
+    pub fn tell(&self, message: Message) {
+        let mut shared = self.0.borrow_mut();
+        shared.outbox.push_back(message);
+        if let Some(control) = &shared.control {
+            control.activate();
+        }
+    }
+
+    /// Notes where a partition of this worker stands, and tells the others if it is news.
+    pub fn stand(&self, partition: PartitionId, standing: Standing) {
+        let news = self.with(|shared| shared.board.set(partition, standing));
+        if news {
+            self.tell(Message::Standing(partition, standing));
+        }
+    }
+
+    /// Schedules this operator whenever a message changes what is shared.
+    pub fn wake_on_change(&self, sleeper: Activator) {
+        self.with(|shared| shared.sleepers.push(sleeper));
+    }
+
+    /// Schedules all that asked for it.
+    pub fn wake_all(&self) {
+        self.with(|shared| shared.sleepers.iter().for_each(Activator::activate));
+    }
+}
+
+/// Lets threads outside the workers speak to a job.
+#[derive(Clone, Default)]
+pub struct Mailbox(Arc<Mutex<Post>>);
+
+#[derive(Default)]
+struct Post {
+    messages: VecDeque<Message>,
+    activator: Option<SyncActivator>,
+}
+
+impl Mailbox {
+    /// Tells all workers.
+    pub fn tell(&self, message: Message) {
+        let mut post = self.0.lock().expect("nobody panics while holding the mailbox");
+        post.messages.push_back(message);
+        if let Some(activator) = &post.activator {
+            // An error means that the worker has ended: then there is nobody to tell.
+            let _ = activator.activate();
+        }
+    }
+
+    fn take(&self) -> VecDeque<Message> {
+        std::mem::take(&mut self.0.lock().expect("nobody panics while holding the mailbox").messages)
+    }
+
+    fn attach(&self, activator: SyncActivator) {
+        self.0.lock().expect("nobody panics while holding the mailbox").activator = Some(activator);
+    }
+}
+
+/// What the coordinator tells the outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All parts of a checkpoint are durable: write the manifest, then its rows and letters, then say `Settled`.
+    Commit {
+        /// Of which checkpoint.
+        number: u64,
+        /// Its parts, by worker.
+        parts: Vec<PartInfo>,
+    },
+    /// A checkpoint was due, and nothing had changed.
+    Unchanged,
+}
+
+/// The coordinator with its way to tell the outside.
+pub type Chief = (Coordinator, Box<dyn FnMut(Outcome)>);
+
+/// Builds the control dataflow: on worker 0 with the mailbox and the coordinator.
+pub fn control(worker: &mut Worker, hub: &Hub, mailbox: Option<Mailbox>, mut chief: Option<Chief>) {
+    let (index, peers) = (worker.index(), worker.peers());
+    let hub = hub.clone();
+    worker.dataflow_named::<u64, _, _>("Control", |scope| {
+        let sender = hub.clone();
+        let said = source::<_, CapacityContainerBuilder<Vec<Message>>, _, _>(scope, "Say", move |capability, info| {
+            sender.with(|shared| shared.control = Some(scope.activator_for(info.address.clone())));
+            if let Some(mailbox) = &mailbox {
+                mailbox.attach(scope.worker().sync_activator_for(info.address.to_vec()));
+                // What was said before there was anybody to listen.
+                scope.activator_for(info.address.clone()).activate();
+            }
+            let mut capability = Some(capability);
+            move |output| {
+                let mut messages = sender.with(|shared| std::mem::take(&mut shared.outbox));
+                messages.extend(mailbox.iter().flat_map(Mailbox::take));
+                if let Some(capability) = &capability {
+                    output.session(capability).give_iterator(messages.into_iter());
+                }
+                if sender.with(|shared| shared.ending || shared.board.all_ended()) {
+                    capability = None;
+                }
+            }
+        });
+        let to_all = said.flat_map(move |message| (0..peers as u64).map(move |to| (to, message.clone())));
+        let arrived = Exchange::new(|(to, _): &(u64, Message)| *to);
+        let heard = to_all.unary::<CapacityContainerBuilder<Vec<Message>>, _, _, _>(arrived, "Hear", move |_, _| {
+            move |input, _output| {
+                let mut heard = false;
+                input.for_each(|_, messages| {
+                    for (_, message) in messages.drain(..) {
+                        heard = true;
+                        hear(&hub, index, message, chief.as_mut());
+                    }
+                });
+                if heard {
+                    hub.wake_all();
+                }
+            }
+        });
+        heard.sink(Pipeline, "Heard", |_| {});
+    });
+}
+
+fn hear(hub: &Hub, worker: usize, message: Message, chief: Option<&mut Chief>) {
+    match message {
+        Message::Standing(partition, standing) => {
+            hub.with(|shared| shared.board.set(partition, standing));
+        }
+        Message::Stop => hub.with(|shared| shared.stopping = true),
+        Message::End => {
+            hub.with(|shared| shared.ending = true);
+            hub.with(|shared| shared.control.iter().for_each(Activator::activate));
+        }
+        Message::Order(order) => obey(hub, worker, order),
+        about_checkpoints => {
+            if let Some((coordinator, tell)) = chief {
+                coordinate(hub, coordinator, tell, about_checkpoints);
+            }
+        }
+    }
+}
+
+fn obey(hub: &Hub, worker: usize, order: Order) {
+    match order {
+        Order::Hold { number } => {
+            let frontier = hub.with(|shared| {
+                shared.gate = Gate::Held;
+                shared.applied
+            });
+            hub.tell(Message::Held { number, worker, frontier });
+        }
+        Order::Cut { number, frontier } => hub.with(|shared| shared.gate = Gate::CutAt { number, frontier }),
+        Order::Release => hub.with(|shared| shared.gate = Gate::Open),
+    }
+}
+
+fn coordinate(hub: &Hub, coordinator: &mut Coordinator, tell: &mut dyn FnMut(Outcome), message: Message) {
+    let order = match message {
+        Message::Due => coordinator.due(),
+        Message::Held { number, worker, frontier } => coordinator.held(number, worker, frontier),
+        Message::Written { number, worker, part } => {
+            if let Some(parts) = coordinator.written(number, worker, part) {
+                tell(Outcome::Commit { number, parts });
+            }
+            None
+        }
+        Message::Settled { number } => {
+            coordinator.settled(number);
+            None
+        }
+        _ => None,
+    };
+    if let Some(order) = order {
+        if order == Order::Release {
+            tell(Outcome::Unchanged);
+        }
+        hub.tell(Message::Order(order));
+    }
+}

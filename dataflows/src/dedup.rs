@@ -1,0 +1,155 @@
+//! Exact deduplication: which events are remembered, and the last part of a verdict.
+//!
+//! Invariant: an identity is in the table if and only if a counted event had it and some partition's clock may still
+//! remember it; its tag is the window of the latest such event. By the clock of a repeat's partition the event is
+//! remembered while `window end > clock - remember`. Records carry that bound as a minute (`forgotten`): windows
+//! before it are forgotten, which is the same since windows end on whole minutes.
+
+use hashbrown::{HashTable, hash_table::Entry};
+
+use crate::{
+    identity::{EventKey, KEY_GROUPS, KeyGroup},
+    time::{EventTime, MINUTE_MS, Minute},
+};
+
+/// The verdicts that are given where the ids are.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// First of its identity, as far as is remembered, and in time.
+    Counted,
+    /// The same identity as a counted event that is still remembered.
+    Duplicate,
+    /// Not a duplicate, and behind its partition's clock by more than the lateness.
+    Late,
+}
+
+/// The first window that a partition at `clock` still remembers.
+#[inline]
+pub fn first_remembered(clock: EventTime, remember_ms: u64) -> Minute {
+    Minute((clock.saturating_sub(remember_ms) / MINUTE_MS) as u32)
+}
+
+/// One remembered identity, 24 bytes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct RememberedId {
+    /// Whose.
+    pub id: EventKey,
+    /// The window of the counted event.
+    pub minute: Minute,
+}
+
+/// The remembered identities, by key group.
+pub struct Remembered {
+    groups: Vec<HashTable<RememberedId>>,
+    swept: Minute,
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self { groups: (0..KEY_GROUPS).map(|_| HashTable::new()).collect(), swept: Minute(0) }
+    }
+}
+
+impl Remembered {
+    /// Judges an event: `first` is the first window that its partition remembers, itself included; `late` whether its
+    /// partition's clock calls it late.
+    #[inline]
+    pub fn judge(&mut self, group: KeyGroup, id: EventKey, minute: Minute, first: Minute, late: bool) -> Verdict {
+        // The ids are hashes under a secret already: half of one serves as the table's hash.
+        match self.groups[usize::from(group.0)].entry(id[0], |known| known.id == id, |known| known.id[0]) {
+            Entry::Occupied(known) if known.get().minute >= first => Verdict::Duplicate,
+            _ if late => Verdict::Late,
+            Entry::Occupied(mut known) => {
+                known.get_mut().minute = minute;
+                Verdict::Counted
+            }
+            Entry::Vacant(room) => {
+                room.insert(RememberedId { id, minute });
+                Verdict::Counted
+            }
+        }
+    }
+
+    /// Forgets the windows before `first`: those that no partition remembers any more.
+    pub fn sweep(&mut self, first: Minute) {
+        if self.swept < first {
+            self.swept = first;
+            for group in &mut self.groups {
+                group.retain(|known| known.minute >= first);
+                if group.len() * 4 < group.capacity() {
+                    group.shrink_to(group.len() * 2, |known| known.id[0]);
+                }
+            }
+        }
+    }
+
+    /// What a group remembers, in no order.
+    pub fn group(&self, group: KeyGroup) -> impl Iterator<Item = RememberedId> + '_ {
+        self.groups[usize::from(group.0)].iter().copied()
+    }
+
+    /// Puts back what a checkpoint remembered.
+    pub fn restore(&mut self, group: KeyGroup, ids: impl ExactSizeIterator<Item = RememberedId>) {
+        let table = &mut self.groups[usize::from(group.0)];
+        table.reserve(ids.len(), |known| known.id[0]);
+        for known in ids {
+            table.insert_unique(known.id[0], known, |known| known.id[0]);
+        }
+    }
+
+    /// How many identities are remembered.
+    pub fn len(&self) -> usize {
+        self.groups.iter().map(HashTable::len).sum()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const G: KeyGroup = KeyGroup(5);
+
+    #[test]
+    fn an_event_is_remembered_until_the_clock_less_remember_reaches_its_windows_end() {
+        // (remember 10 min) an event in minute 2 ends at 180,000: remembered while 180,000 > clock - 600,000
+        for (clock, expect) in [(0, true), (779_999, true), (780_000, false), (900_000, false)] {
+            let first = first_remembered(clock, 600_000);
+            let mut ids = Remembered::default();
+            assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(0), false), Verdict::Counted);
+            let expect = if expect { Verdict::Duplicate } else { Verdict::Counted };
+            assert_eq!(ids.judge(G, [1, 1], Minute(9), first, false), expect, "clock {clock}");
+        }
+    }
+
+    #[test]
+    fn a_repeat_is_a_duplicate_before_it_is_late() {
+        let mut ids = Remembered::default();
+        ids.judge(G, [1, 1], Minute(2), Minute(0), false);
+        assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(2), true), Verdict::Duplicate);
+        assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(3), true), Verdict::Late);
+        assert_eq!(ids.judge(G, [2, 1], Minute(2), Minute(2), true), Verdict::Late);
+        assert_eq!(ids.len(), 1, "a late event is not remembered");
+    }
+
+    #[test]
+    fn an_id_counted_again_is_remembered_by_its_new_window() {
+        let mut ids = Remembered::default();
+        ids.judge(G, [1, 1], Minute(2), Minute(0), false);
+        assert_eq!(ids.judge(G, [1, 1], Minute(20), Minute(3), false), Verdict::Counted);
+        assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(20), false), Verdict::Duplicate);
+    }
+
+    #[test]
+    fn a_sweep_forgets_only_what_no_partition_remembers() {
+        let mut ids = Remembered::default();
+        ids.judge(G, [1, 1], Minute(2), Minute(0), false);
+        ids.judge(G, [2, 1], Minute(3), Minute(0), false);
+        ids.sweep(Minute(3));
+        assert_eq!(ids.group(G).map(|known| known.id).collect::<Vec<_>>(), [[2, 1]]);
+    }
+}

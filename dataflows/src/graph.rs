@@ -1,0 +1,136 @@
+//! The whole job on one screen: which operators there are, in order, named.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use timely::worker::Worker;
+
+use crate::{
+    announce::{self, Partitions, Tell},
+    board::{Board, Standing},
+    checkpoint::{coordinator::Coordinator, part::PartState},
+    control::{self, Facts, Hub, Mailbox, Outcome},
+    identity::IdKey,
+    index::{self, Questions, Reply},
+    lane::{Ended, Lane, LaneStart},
+    port::{Decode, PartitionId, PartitionReader, SourceError, Timer},
+    rules::Rules,
+    series::SeriesTable,
+    source::{self, Reading},
+    tally::{self, TakeCut, Tally, TallyJob},
+    time::EventTime,
+};
+
+/// Where a job starts: nowhere, or at a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The frontier.
+    pub frontier: EventTime,
+    /// The number of the checkpoint.
+    pub number: u64,
+    /// Offsets, clocks and ledgers, of every partition that there is.
+    pub partitions: Partitions,
+    /// Ids and cells below the frontier, by key group.
+    pub state: PartState,
+}
+
+impl Start {
+    /// A start from the beginning of these partitions.
+    pub fn fresh(partitions: impl IntoIterator<Item = PartitionId>) -> Self {
+        let all = partitions.into_iter().map(|partition| (partition, Default::default()));
+        Self { partitions: Partitions(all.collect()), ..Self::default() }
+    }
+}
+
+/// What one worker is given to do.
+pub struct Job<D> {
+    /// The record format.
+    pub decode: D,
+    /// The settings of time.
+    pub rules: Rules,
+    /// The secret under which ids are hashed.
+    pub key: IdKey,
+    /// Where to start: the same for all workers.
+    pub start: Arc<Start>,
+    /// This worker's partitions, opened where `start` says. Every partition is read by one worker.
+    pub readers: Vec<Box<dyn PartitionReader>>,
+    /// What the end of an input means.
+    pub ended: Ended,
+    /// Time as the outside tells it.
+    pub timer: Rc<dyn Timer>,
+    /// Told why a partition can't be read.
+    pub on_error: Box<dyn FnMut(SourceError)>,
+    /// Told of each frontier.
+    pub tell: Tell,
+    /// Where this worker's cuts go.
+    pub take_cut: TakeCut,
+    /// Where all cells go once the input has ended; for replays.
+    pub take_all: Option<TakeCut>,
+    /// The index and its questions; replays have none.
+    pub serve: Option<Serve>,
+    /// The outside's way to speak to the job: on worker 0, or nowhere.
+    pub mailbox: Option<Mailbox>,
+    /// The outside's ear for the coordinator, on worker 0.
+    pub outcome: Box<dyn FnMut(Outcome)>,
+}
+
+/// What it takes to answer questions.
+pub struct Serve {
+    /// How far back an answer may reach, ms of stream time.
+    pub retain_ms: u64,
+    /// Where questions are asked on this worker.
+    pub desk: Option<Questions>,
+    /// Where their answers go.
+    pub reply: Reply,
+}
+
+/// Builds the job on a worker.
+///
+/// ```text
+/// Sources --parcels, to the owner of the video--> Tally --increments--> Index --> Answer <-- Ask
+///                                                   \--news, to all--> Announce      \--> Reply
+/// Say --messages, to all--> Hear       (a dataflow of its own: standings, checkpoints)
+/// ```
+pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
+    let (index, peers) = (worker.index(), worker.peers());
+    let start = &job.start;
+    let hub = Hub::new(board(start), Facts { frontier: start.frontier, partitions: start.partitions.clone() });
+    let coordinator = Coordinator::new(peers, start.number, start.frontier);
+    let chief = (index == 0).then_some((coordinator, job.outcome));
+    control::control(worker, &hub, job.mailbox, chief);
+
+    let series = Rc::new(RefCell::new(SeriesTable::default()));
+    let mut state = Tally::new(Rc::clone(&series));
+    state.restore(&start.state, start.partitions.watermark(&job.rules), index, peers);
+    let lanes = job.readers.into_iter().map(|reader| {
+        let lane = Lane::new(job.decode.clone(), job.rules, job.key, lane_start(start, &*reader), index, peers);
+        (reader, lane)
+    });
+    let lanes = lanes.collect();
+    let reading = Reading { rules: job.rules, ended: job.ended, timer: job.timer, on_error: job.on_error };
+    let tally_job =
+        TallyJob { rules: job.rules, feeds_index: job.serve.is_some(), take_cut: job.take_cut, take_all: job.take_all };
+
+    worker.dataflow_named::<EventTime, _, _>("Tidemark", |scope| {
+        let parcels = source::sources(scope, &hub, lanes, reading);
+        let (increments, news) = tally::tally(parcels, &hub, state, tally_job);
+        announce::announce(news, &hub, job.rules, job.tell);
+        if let Some(serve) = job.serve {
+            let arranged = index::index(increments);
+            index::answers(arranged, &hub, series, serve.retain_ms, serve.desk, serve.reply);
+        }
+    });
+}
+
+fn board(start: &Start) -> Board {
+    Board::new(start.partitions.0.iter().map(|(partition, state)| {
+        let clock = state.clock.time();
+        let pace = clock.unwrap_or(0).max(start.frontier);
+        (*partition, Standing { clock, pace, used: None, drained: false, ended: false })
+    }))
+}
+
+fn lane_start(start: &Start, reader: &dyn PartitionReader) -> LaneStart {
+    let partition = reader.partition();
+    let state = start.partitions.0.get(&partition).cloned().unwrap_or_default();
+    LaneStart { partition, next_offset: state.next_offset, clock: state.clock, time: start.frontier }
+}

@@ -1,0 +1,75 @@
+//! Who is who: the identity of an event, and the key group that owns a video.
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::hash::Hasher;
+
+/// How many key groups there are. Fixed for ever: checkpoints are kept by group, so that any worker count resumes.
+pub const KEY_GROUPS: usize = 128;
+
+/// The part of the key space that a video belongs to, below [`KEY_GROUPS`].
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyGroup(pub u8);
+
+impl KeyGroup {
+    /// `xxh3_64(video id, seed 0) mod 128` (XXH3 as of xxHash 0.8; a stored format: never change it).
+    pub fn of(video_id: &str) -> Self {
+        Self((xxhash_rust::xxh3::xxh3_64(video_id.as_bytes()) % KEY_GROUPS as u64) as u8)
+    }
+
+    /// The worker that owns the group: the one rule by which dedup, counts, index and queries are routed.
+    #[inline]
+    pub fn owner(self, peers: usize) -> usize {
+        usize::from(self.0) % peers
+    }
+}
+
+/// The secret under which a history hashes its ids, so that nobody can choose ids that collide.
+#[derive(Copy, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdKey(pub [u64; 2]);
+
+impl std::fmt::Debug for IdKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("IdKey(..)")
+    }
+}
+
+/// An event's identity: SipHash-2-4-128 of `(video id, event id)` under the history's [`IdKey`].
+///
+/// Two of a billion ids meet with a chance below 2^-68; nobody without the key can make them meet.
+pub type EventKey = [u64; 2];
+
+impl IdKey {
+    /// The identity of `event_id` under `video_id`. The length of the first keeps the two apart.
+    #[inline]
+    pub fn identify(&self, video_id: &str, event_id: &str) -> EventKey {
+        let mut hasher = SipHasher24::new_with_keys(self.0[0], self.0[1]);
+        hasher.write(&[video_id.len() as u8]);
+        hasher.write(video_id.as_bytes());
+        hasher.write(event_id.as_bytes());
+        let hash = hasher.finish128();
+        [hash.h1, hash.h2]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_groups_are_a_stored_format_and_stay() {
+        // XXH3_64("") is 2d06800538d394c2 and XXH3_64("a") e6c632b61e964e1f by the reference; none may ever change.
+        let groups: Vec<u8> = ["", "a", "v0012345", "v0000001"].iter().map(|video| KeyGroup::of(video).0).collect();
+        assert_eq!(groups, GROUPS_AS_STORED);
+    }
+    const GROUPS_AS_STORED: [u8; 4] = [66, 31, 109, 104];
+
+    #[test]
+    fn the_same_event_id_under_two_videos_is_two_events() {
+        let key = IdKey([1, 2]);
+        assert_ne!(key.identify("a", "bc"), key.identify("ab", "c"));
+        assert_ne!(key.identify("a", "x"), key.identify("b", "x"));
+        assert_eq!(key.identify("a", "x"), key.identify("a", "x"));
+        assert_ne!(key.identify("a", "x"), IdKey([1, 3]).identify("a", "x"));
+    }
+}

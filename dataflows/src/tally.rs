@@ -1,0 +1,400 @@
+//! The state of a worker and the one place that changes it: verdicts, remembered ids, counts, letters.
+//!
+//! * input: [`Parcel`]s, exchanged to the worker that they name
+//! * outputs: increments of the index, `((series, minute), time, measures)`, and [`News`] of each partition, at the time
+//!   that the records travelled at
+//! * state: [`Tally`], and the parcels beyond the frontier
+//!
+//! Invariant: the state is the fold of exactly the records at times before `applied`. Parcels wait in the stash until the
+//! frontier has passed them, so no cut ever meets a record from beyond it, and a checkpoint costs no barrier. Verdicts,
+//! counts and cuts are one operator and not three, because they are one state with one frontier.
+
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+
+use timely::{
+    container::CapacityContainerBuilder,
+    dataflow::{
+        StreamVec,
+        channels::pact::Exchange,
+        operators::{
+            Capability,
+            generic::{OutputBuilder, OutputBuilderSession, builder_rc::OperatorBuilder},
+        },
+    },
+    progress::frontier::MutableAntichain,
+};
+
+use crate::{
+    announce::{News, Partitions},
+    checkpoint::part::{self, PartState},
+    control::{Gate, Hub},
+    dedup::{Remembered, Verdict},
+    identity::KeyGroup,
+    index::{Increment, Measures},
+    letter::DeadLetter,
+    parcel::Parcel,
+    port::{CountRow, PartitionId},
+    rules::Rules,
+    series::{SeriesNo, SeriesTable},
+    time::{END_OF_TIME, EventTime},
+    window::{CellState, Counts},
+};
+
+/// Rows applied in one activation, about: then queries and other operators get their turn.
+const FUEL_ROWS: usize = 65_536;
+
+/// One worker's state at a frontier, to be stored and written.
+#[derive(Clone, Debug)]
+pub struct WorkerCut {
+    /// Of which checkpoint.
+    pub number: u64,
+    /// The frontier.
+    pub frontier: EventTime,
+    /// Which worker.
+    pub worker: usize,
+    /// The state of its key groups, with the letters since the last cut.
+    pub part: PartState,
+    /// All partitions at the frontier: the same in every worker's cut.
+    pub partitions: Partitions,
+    /// The cells that changed since the last cut, as the sink is to have them.
+    pub rows: Vec<CountRow>,
+}
+
+/// Takes a worker's cuts. Must not block.
+pub type TakeCut = Box<dyn FnMut(WorkerCut)>;
+
+/// A worker's state.
+pub struct Tally {
+    series: Rc<RefCell<SeriesTable>>,
+    numbers: BTreeMap<PartitionId, Numbers>,
+    remembered: Remembered,
+    counts: Counts,
+    letters: Vec<DeadLetter>,
+}
+
+/// What a source's numbers stand for here.
+#[derive(Default)]
+struct Numbers {
+    incarnation: u32,
+    series: Vec<Option<(SeriesNo, KeyGroup)>>,
+}
+
+impl Tally {
+    /// An empty state that names its series in `series`.
+    pub fn new(series: Rc<RefCell<SeriesTable>>) -> Self {
+        Self {
+            series,
+            numbers: BTreeMap::new(),
+            remembered: Remembered::default(),
+            counts: Counts::default(),
+            letters: Vec::new(),
+        }
+    }
+
+    /// Goes on from a checkpoint with the groups that `worker` of `peers` owns.
+    pub fn restore(&mut self, state: &PartState, watermark: EventTime, worker: usize, peers: usize) {
+        self.counts.resume(watermark);
+        let mut table = self.series.borrow_mut();
+        for (number, stored) in state.groups.iter().enumerate() {
+            let group = part::group(number);
+            if group.owner(peers) != worker {
+                continue;
+            }
+            let series: Vec<SeriesNo> = stored.names.iter().map(|(video, kind)| table.intern(video, kind).0).collect();
+            self.remembered.restore(group, stored.ids.iter().copied());
+            for cell in &stored.cells {
+                self.counts.restore(CellState { series: series[cell.series.0 as usize], ..*cell });
+            }
+        }
+    }
+
+    /// Applies a parcel and says what became of it.
+    pub fn apply(&mut self, parcel: Parcel) -> News {
+        let mut news = News::new(parcel.partition);
+        news.account = parcel.account;
+        self.letters.extend(parcel.refused);
+        let numbers = self.numbers.entry(parcel.partition).or_default();
+        if numbers.incarnation != parcel.incarnation {
+            *numbers = Numbers { incarnation: parcel.incarnation, series: Vec::new() };
+        }
+        let mut table = self.series.borrow_mut();
+        for naming in &parcel.names {
+            let at = naming.number.0 as usize;
+            if numbers.series.len() <= at {
+                numbers.series.resize(at + 1, None);
+            }
+            let (series, _) = table.intern(&naming.video_id, &naming.event_type);
+            numbers.series[at] = Some((series, table.name(series).group));
+        }
+        let mut late = parcel.late.into_iter();
+        for row in &parcel.rows {
+            let (series, group) = numbers.series[row.series.0 as usize].expect("a name comes before the rows that use it");
+            let letter = if row.late { late.next() } else { None };
+            match self.remembered.judge(group, row.id, row.minute, row.first_remembered, row.late) {
+                Verdict::Counted => {
+                    self.counts.add(series, row.minute);
+                    news.counted += 1;
+                }
+                Verdict::Duplicate => news.duplicate += 1,
+                Verdict::Late => {
+                    self.letters.push(letter.expect("a late row brings its letter"));
+                    news.late += 1;
+                }
+            }
+        }
+        news
+    }
+
+    /// The present state of all cells, as a sink is to have them at `as_of`.
+    fn rows(&self, cells: impl Iterator<Item = CellState>, watermark: EventTime, as_of: EventTime) -> Vec<CountRow> {
+        let table = self.series.borrow();
+        let row = |cell: CellState| {
+            let name = table.name(cell.series);
+            CountRow {
+                video_id: name.video_id.to_string(),
+                event_type: name.event_type.to_string(),
+                window_start: cell.minute.start(),
+                count: cell.count,
+                is_final: cell.minute.is_final(watermark),
+                as_of,
+            }
+        };
+        cells.map(row).collect()
+    }
+
+    /// Takes the state at a frontier: what changed counts as written from here on, the letters as published.
+    fn cut(&mut self, watermark: EventTime) -> (PartState, Vec<CellState>) {
+        self.counts.finish(watermark);
+        let mut part = PartState { letters: std::mem::take(&mut self.letters), ..PartState::default() };
+        for (number, group) in part.groups.iter_mut().enumerate() {
+            group.ids.extend(self.remembered.group(part::group(number)));
+        }
+        let table = self.series.borrow();
+        let mut places: Vec<Option<SeriesNo>> = vec![None; table.len()];
+        for cell in self.counts.cells() {
+            let name = table.name(cell.series);
+            let group = &mut part.groups[usize::from(name.group.0)];
+            let place = *places[cell.series.0 as usize].get_or_insert_with(|| {
+                group.names.push((name.video_id.to_string(), name.event_type.to_string()));
+                SeriesNo(group.names.len() as u32 - 1)
+            });
+            group.cells.push(CellState { series: place, ..cell });
+        }
+        drop(table);
+        (part, self.counts.take_unwritten())
+    }
+}
+
+/// What the operator does besides counting.
+pub struct TallyJob {
+    /// The settings of time.
+    pub rules: Rules,
+    /// Whether there is an index to feed.
+    pub feeds_index: bool,
+    /// Where cuts go.
+    pub take_cut: TakeCut,
+    /// Where everything goes once the input has ended: the cut's rows are all cells then.
+    pub take_all: Option<TakeCut>,
+}
+
+/// The outputs of the operator: increments for the index, news for the announcer.
+pub type Tallied<'scope> = (StreamVec<'scope, EventTime, Increment>, StreamVec<'scope, EventTime, News>);
+
+/// Builds the operator. `resumed` is the frontier that `tally` was restored at, 0 for an empty one.
+pub fn tally<'scope>(parcels: StreamVec<'scope, EventTime, Parcel>, hub: &Hub, tally: Tally, job: TallyJob) -> Tallied<'scope> {
+    let scope = parcels.scope();
+    let mut builder = OperatorBuilder::new("Tally".to_owned(), scope);
+    let info = builder.operator_info();
+    let mut input = builder.new_input(parcels, Exchange::new(|parcel: &Parcel| u64::from(parcel.to)));
+    let (increments, index) = builder.new_output();
+    let (news, announcer) = builder.new_output();
+    let mut increments = OutputBuilder::from(increments);
+    let mut news = OutputBuilder::from(news);
+    hub.wake_on_change(scope.activator_for(info.address.clone()));
+    let again = scope.activator_for(info.address);
+    let mut worker = TallyWorker {
+        hub: hub.clone(),
+        tally,
+        job,
+        worker: scope.index(),
+        stash: BTreeMap::new(),
+        capabilities: None,
+        last_time: 0,
+    };
+    builder.build(move |mut capabilities| {
+        let for_news = capabilities.pop();
+        let for_index = capabilities.pop();
+        worker.capabilities = for_index.zip(for_news);
+        let mut restored = false;
+        move |frontiers| {
+            // `for_each` keeps the order of arrival, which a partition's records depend on.
+            input.for_each(|capability, batch| {
+                let time = *capability.least().expect("parcels travel at a time");
+                worker.stash.entry(time).or_default().append(batch);
+            });
+            let (mut increments, mut news) = (increments.activate(), news.activate());
+            if !restored {
+                restored = true;
+                worker.give_restored(&mut increments);
+            }
+            if worker.work(&frontiers[0], &mut increments, &mut news) {
+                again.activate();
+            }
+        }
+    });
+    (index, announcer)
+}
+
+type Output<'a, D> = OutputBuilderSession<'a, EventTime, CapacityContainerBuilder<Vec<D>>>;
+
+/// The operator's own state, around the worker's.
+struct TallyWorker {
+    hub: Hub,
+    tally: Tally,
+    job: TallyJob,
+    worker: usize,
+    stash: BTreeMap<EventTime, Vec<Parcel>>,
+    capabilities: Option<(Capability<EventTime>, Capability<EventTime>)>,
+    last_time: EventTime,
+}
+
+impl TallyWorker {
+    /// Gives the index what a checkpoint restored, just before the frontier resumed at.
+    fn give_restored(&mut self, increments: &mut Output<'_, Increment>) {
+        let resumed = self.hub.with(|shared| shared.applied);
+        self.last_time = resumed;
+        if let Some(before) = resumed.checked_sub(1) {
+            self.give_increments(before, increments);
+            self.let_go(resumed);
+        }
+    }
+
+    /// Applies what the frontier and the gate allow, cuts where a cut is due; says whether it stopped short of that.
+    fn work(
+        &mut self,
+        frontier: &MutableAntichain<EventTime>,
+        increments: &mut Output<'_, Increment>,
+        news: &mut Output<'_, News>,
+    ) -> bool {
+        let complete = frontier.frontier().as_option().copied().unwrap_or(END_OF_TIME);
+        let mut fuel = FUEL_ROWS;
+        loop {
+            let (gate, applied) = self.hub.with(|shared| (shared.gate, shared.applied));
+            let until = match gate {
+                Gate::Open => complete,
+                Gate::Held => applied,
+                Gate::CutAt { frontier, .. } => frontier.min(complete),
+            };
+            if !self.apply_until(until, &mut fuel, increments, news) {
+                return true;
+            }
+            match gate {
+                Gate::CutAt { number, frontier } if self.is_cut_due(frontier) => self.cut(number, frontier),
+                _ => break,
+            }
+        }
+        if complete == END_OF_TIME && self.stash.is_empty() {
+            self.finish();
+        }
+        false
+    }
+
+    /// Applies the stash before `until`; says whether the fuel lasted.
+    fn apply_until(
+        &mut self,
+        until: EventTime,
+        fuel: &mut usize,
+        increments: &mut Output<'_, Increment>,
+        news: &mut Output<'_, News>,
+    ) -> bool {
+        while let Some(step) = self.stash.first_entry().filter(|step| *step.key() < until) {
+            let (time, parcels) = step.remove_entry();
+            self.apply_step(time, parcels, fuel, increments, news);
+            if *fuel == 0 {
+                self.let_go(time + 1);
+                return false;
+            }
+        }
+        self.let_go(until);
+        true
+    }
+
+    fn apply_step(
+        &mut self,
+        time: EventTime,
+        parcels: Vec<Parcel>,
+        fuel: &mut usize,
+        increments: &mut Output<'_, Increment>,
+        news: &mut Output<'_, News>,
+    ) {
+        let mut told: BTreeMap<PartitionId, News> = BTreeMap::new();
+        for parcel in parcels {
+            *fuel = fuel.saturating_sub(parcel.rows.len() + 1);
+            let more = self.tally.apply(parcel);
+            told.entry(more.partition).or_insert_with(|| News::new(more.partition)).merge(more);
+        }
+        self.last_time = time;
+        self.give_increments(time, increments);
+        if let Some((_, capability)) = &self.capabilities {
+            news.session(&capability.delayed(&time)).give_iterator(told.into_values());
+        }
+    }
+
+    fn give_increments(&mut self, time: EventTime, increments: &mut Output<'_, Increment>) {
+        if !self.job.feeds_index {
+            return;
+        }
+        if let Some((capability, _)) = &self.capabilities {
+            let unsent = self.tally.counts.take_unsent();
+            let increment = |(series, minute, count)| ((series, minute), time, Measures::counted(count));
+            increments.session(&capability.delayed(&time)).give_iterator(unsent.map(increment));
+        }
+    }
+
+    /// Everything before `applied` is applied: forgets what nobody remembers, and lets the frontier pass.
+    fn let_go(&mut self, applied: EventTime) {
+        let first = self.hub.with(|shared| {
+            shared.applied = shared.applied.max(applied);
+            shared.facts.partitions.first_remembered(&self.job.rules)
+        });
+        self.tally.remembered.sweep(first);
+        match &mut self.capabilities {
+            Some((for_index, for_news)) if applied < END_OF_TIME => {
+                if *for_index.time() < applied {
+                    for_index.downgrade(&applied);
+                    for_news.downgrade(&applied);
+                }
+            }
+            _ => self.capabilities = None,
+        }
+    }
+
+    /// Everything below the frontier is applied, here and in the facts of all partitions.
+    fn is_cut_due(&self, frontier: EventTime) -> bool {
+        self.hub.with(|shared| shared.applied == frontier && shared.facts.frontier == frontier)
+    }
+
+    fn cut(&mut self, number: u64, frontier: EventTime) {
+        let partitions = self.hub.with(|shared| {
+            shared.gate = Gate::Open;
+            shared.facts.partitions.clone()
+        });
+        let watermark = partitions.watermark(&self.job.rules);
+        let (part, unwritten) = self.tally.cut(watermark);
+        let rows = self.tally.rows(unwritten.into_iter(), watermark, frontier);
+        (self.job.take_cut)(WorkerCut { number, frontier, worker: self.worker, part, partitions, rows });
+    }
+
+    /// The input has ended, and all of it is applied and announced.
+    fn finish(&mut self) {
+        let announced = self.hub.with(|shared| shared.facts.frontier == END_OF_TIME);
+        if let Some(mut take_all) = self.job.take_all.take_if(|_| announced) {
+            let partitions = self.hub.with(|shared| shared.facts.partitions.clone());
+            let watermark = partitions.watermark(&self.job.rules);
+            let frontier = self.last_time + self.job.rules.tick_ms;
+            let rows = self.tally.rows(self.tally.counts.cells(), watermark, frontier);
+            let part = PartState { letters: std::mem::take(&mut self.tally.letters), ..PartState::default() };
+            take_all(WorkerCut { number: 0, frontier, worker: self.worker, part, partitions, rows });
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Tumbling one-minute counts: the absolute count of every window, and what changed since it was last asked.
+//!
+//! Invariants: `count` is the number of events counted in the cell so far; `unsent` the part of it that the index has
+//! not been given; a cell is `unwritten` while the sink is not known to hold its present count and finality.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+
+use crate::{
+    series::SeriesNo,
+    time::{EventTime, MINUTE_MS, Minute},
+};
+
+/// One cell: a series in a window.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+struct Cell {
+    count: u64,
+    unsent: u32,
+    unwritten: bool,
+}
+
+/// A cell's state as checkpoints and sinks see it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CellState {
+    /// Which series.
+    pub series: SeriesNo,
+    /// Which window.
+    pub minute: Minute,
+    /// How many events.
+    pub count: u64,
+    /// Whether the sink may not hold this yet.
+    pub unwritten: bool,
+}
+
+type Window = HashMap<SeriesNo, Cell, foldhash::fast::FixedState>;
+
+/// The counts of all windows, oldest first.
+#[derive(Default)]
+pub struct Counts {
+    windows: BTreeMap<Minute, Window>,
+    /// Cells with something unsent, in the order of their first event.
+    unsent: Vec<(SeriesNo, Minute)>,
+    /// Cells that became unwritten since the last [`Counts::take_unwritten`].
+    unwritten: Vec<(SeriesNo, Minute)>,
+    /// Windows before this one have been marked final.
+    final_before: Minute,
+}
+
+impl Counts {
+    /// Counts one event.
+    #[inline]
+    pub fn add(&mut self, series: SeriesNo, minute: Minute) {
+        assert!(minute >= self.final_before, "a final window never changes");
+        let cell = self.windows.entry(minute).or_default().entry(series).or_default();
+        cell.count += 1;
+        if cell.unsent == 0 {
+            self.unsent.push((series, minute));
+        }
+        cell.unsent += 1;
+        if !cell.unwritten {
+            cell.unwritten = true;
+            self.unwritten.push((series, minute));
+        }
+    }
+
+    /// Takes what the index has not been given: increments, one per cell.
+    pub fn take_unsent(&mut self) -> impl Iterator<Item = (SeriesNo, Minute, u32)> + '_ {
+        let windows = &mut self.windows;
+        self.unsent.drain(..).map(move |(series, minute)| {
+            let cell = windows.get_mut(&minute).and_then(|window| window.get_mut(&series)).expect("unsent cells exist");
+            (series, minute, std::mem::take(&mut cell.unsent))
+        })
+    }
+
+    /// Marks the windows whose end the watermark has reached: all their cells must be written as final.
+    pub fn finish(&mut self, watermark: EventTime) {
+        let open = Minute((watermark / MINUTE_MS).try_into().unwrap_or(u32::MAX));
+        if open <= self.final_before {
+            return;
+        }
+        for (minute, window) in self.windows.range_mut(self.final_before..open) {
+            for (series, cell) in window.iter_mut().filter(|(_, cell)| !cell.unwritten) {
+                cell.unwritten = true;
+                self.unwritten.push((*series, *minute));
+            }
+        }
+        self.final_before = open;
+    }
+
+    /// Takes the cells that changed since the last call, with their present state. They count as written until they
+    /// change again: whoever takes them sees to it.
+    pub fn take_unwritten(&mut self) -> Vec<CellState> {
+        let cells = std::mem::take(&mut self.unwritten);
+        let mut states = Vec::with_capacity(cells.len());
+        for (series, minute) in cells {
+            let cell = self.windows.get_mut(&minute).and_then(|window| window.get_mut(&series)).expect("unwritten cells exist");
+            states.push(CellState { series, minute, count: cell.count, unwritten: true });
+            cell.unwritten = false;
+        }
+        states
+    }
+
+    /// Goes on from a checkpoint whose watermark this was: what it made final is written as such.
+    pub fn resume(&mut self, watermark: EventTime) {
+        self.final_before = Minute((watermark / MINUTE_MS).try_into().unwrap_or(u32::MAX));
+    }
+
+    /// Puts back a cell of a checkpoint; the index is given it as one increment.
+    pub fn restore(&mut self, cell: CellState) {
+        let unsent = u32::try_from(cell.count).expect("four billion events of one video in a minute are out of reach");
+        self.windows.entry(cell.minute).or_default().insert(cell.series, Cell { count: cell.count, unsent, unwritten: false });
+        self.unsent.push((cell.series, cell.minute));
+    }
+
+    /// Every cell, by window, in no order within one.
+    pub fn cells(&self) -> impl Iterator<Item = CellState> + '_ {
+        self.windows.iter().flat_map(|(minute, window)| {
+            window.iter().map(|(series, cell)| CellState {
+                series: *series,
+                minute: *minute,
+                count: cell.count,
+                unwritten: cell.unwritten,
+            })
+        })
+    }
+
+    /// How many cells there are.
+    pub fn len(&self) -> usize {
+        self.windows.values().map(HashMap::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: SeriesNo = SeriesNo(0);
+    const B: SeriesNo = SeriesNo(1);
+
+    fn written(counts: &mut Counts) -> Vec<(u32, u32, u64)> {
+        let mut rows: Vec<_> = counts.take_unwritten().iter().map(|c| (c.series.0, c.minute.0, c.count)).collect();
+        rows.sort_unstable();
+        rows
+    }
+
+    #[test]
+    fn the_index_is_given_each_increment_once() {
+        let mut counts = Counts::default();
+        counts.add(A, Minute(1));
+        counts.add(A, Minute(1));
+        counts.add(B, Minute(2));
+        assert_eq!(counts.take_unsent().collect::<Vec<_>>(), [(A, Minute(1), 2), (B, Minute(2), 1)]);
+        counts.add(A, Minute(1));
+        assert_eq!(counts.take_unsent().collect::<Vec<_>>(), [(A, Minute(1), 1)]);
+    }
+
+    #[test]
+    fn a_changed_cell_is_written_once_with_its_absolute_count() {
+        let mut counts = Counts::default();
+        counts.add(A, Minute(1));
+        counts.add(A, Minute(1));
+        assert_eq!(written(&mut counts), [(0, 1, 2)]);
+        assert_eq!(written(&mut counts), []);
+        counts.add(A, Minute(1));
+        assert_eq!(written(&mut counts), [(0, 1, 3)]);
+    }
+
+    #[test]
+    fn a_window_is_written_again_when_it_becomes_final_and_not_before() {
+        let mut counts = Counts::default();
+        counts.add(A, Minute(1));
+        counts.add(B, Minute(2));
+        written(&mut counts);
+        counts.finish(119_999);
+        assert_eq!(written(&mut counts), []);
+        counts.finish(120_000);
+        assert_eq!(written(&mut counts), [(0, 1, 1)]);
+        counts.finish(180_000);
+        assert_eq!(written(&mut counts), [(1, 2, 1)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a final window never changes")]
+    fn a_final_window_never_changes() {
+        let mut counts = Counts::default();
+        counts.add(A, Minute(1));
+        counts.finish(120_000);
+        counts.add(A, Minute(1));
+    }
+}

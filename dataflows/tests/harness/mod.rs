@@ -1,0 +1,288 @@
+//! Runs the whole graph in memory: partitions, crashes and restarts on other worker counts, questions.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    ops::ControlFlow,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use dataflows::{
+    announce::{Announcement, Partitions},
+    checkpoint::{manifest::PartInfo, part::PartState},
+    control::{Mailbox, Message, Outcome},
+    event::{Cause, Event},
+    graph::{self, Job, Serve, Start},
+    identity::IdKey,
+    index::Questions,
+    lane::Ended,
+    ledger::Ledger,
+    port::{Decode, PartitionId, PartitionReader, Reached, Record, SourceError, Timer},
+    query::{Answer, Question},
+    rules::Rules,
+    tally::WorkerCut,
+    time::{EventTime, Minute},
+};
+
+pub type Counts = BTreeMap<(String, String, EventTime), u64>;
+pub type Log = Arc<Vec<Vec<oracle::Record>>>;
+
+/// A decoder for tests: no more than what the generated records need.
+#[derive(Clone)]
+pub struct PlainJson;
+
+impl Decode for PlainJson {
+    fn decode<'a>(&self, payload: &'a [u8]) -> Result<Event<'a>, Cause> {
+        let value: serde_json::Value = serde_json::from_slice(payload).map_err(|_| Cause::Json)?;
+        let text = |field: &str| value[field].as_str().map(|text| text.to_owned().into()).ok_or(Cause::Missing);
+        Ok(Event {
+            event_id: text("event_id")?,
+            video_id: text("video_id")?,
+            event_type: text("event_type")?,
+            event_time: value["timestamp"].as_u64().ok_or(Cause::Type)?,
+            user_id: None,
+            value: None,
+        })
+    }
+}
+
+struct MemoryReader {
+    log: Log,
+    partition: usize,
+    next: usize,
+    batch: usize,
+    at_end: Reached,
+}
+
+impl PartitionReader for MemoryReader {
+    fn partition(&self) -> PartitionId {
+        PartitionId(self.partition as u32)
+    }
+
+    fn next_offset(&self) -> u64 {
+        self.next as u64
+    }
+
+    fn read(&mut self, visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError> {
+        let records = &self.log[self.partition];
+        for _ in 0..self.batch {
+            let Some(record) = records.get(self.next) else { return Ok(self.at_end) };
+            let offset = self.next as u64;
+            self.next += 1;
+            let flow = visit(Record { offset, append_time: record.append_time_ms, key: None, payload: &record.payload });
+            if flow.is_break() {
+                return Ok(Reached::More);
+            }
+        }
+        Ok(if self.next < records.len() { Reached::More } else { self.at_end })
+    }
+}
+
+/// A millisecond passes whenever somebody looks.
+#[derive(Default)]
+struct LookTimer(Cell<u64>);
+
+impl Timer for LookTimer {
+    fn monotonic_ms(&self) -> u64 {
+        self.0.set(self.0.get() + 1);
+        self.0.get()
+    }
+}
+
+pub enum Event1 {
+    Told(Announcement),
+    Cut(WorkerCut),
+    Outcome(Outcome),
+    Answer(u64, Answer),
+}
+
+/// One incarnation of a live job.
+pub struct Live {
+    pub events: mpsc::Receiver<Event1>,
+    pub mailbox: Mailbox,
+    pub desk: Questions,
+    crash: Arc<AtomicBool>,
+    guards: Option<timely::execute::WorkerGuards<()>>,
+    workers: usize,
+    rules: Rules,
+}
+
+pub struct Setup {
+    pub rules: Rules,
+    pub log: Log,
+    pub workers: usize,
+    pub batch: usize,
+    pub start: Arc<Start>,
+}
+
+fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event1>) -> Job<PlainJson> {
+    let readers = (0..setup.log.len()).filter(|partition| partition % setup.workers == index).map(|partition| {
+        let next = setup.start.partitions.0[&PartitionId(partition as u32)].next_offset as usize;
+        let reader = MemoryReader { log: Arc::clone(&setup.log), partition, next, batch: setup.batch, at_end };
+        Box::new(reader) as Box<dyn PartitionReader>
+    });
+    let sender = || send.clone();
+    let (cuts, all, outcomes, told) = (sender(), sender(), sender(), sender());
+    Job {
+        decode: PlainJson,
+        rules: setup.rules,
+        key: IdKey([7, 8]),
+        start: Arc::clone(&setup.start),
+        readers: readers.collect(),
+        ended: Ended::ForGood,
+        timer: Rc::new(LookTimer::default()),
+        on_error: Box::new(|error| panic!("{error}")),
+        tell: Box::new(move |announcement| {
+            if index == 0 {
+                let _ = told.send(Event1::Told(announcement));
+            }
+        }),
+        take_cut: Box::new(move |cut| drop(cuts.send(Event1::Cut(cut)))),
+        take_all: (at_end == Reached::Finished)
+            .then(|| Box::new(move |cut| drop(all.send(Event1::Cut(cut)))) as dataflows::tally::TakeCut),
+        serve: None,
+        mailbox: None,
+        outcome: Box::new(move |outcome| drop(outcomes.send(Event1::Outcome(outcome)))),
+    }
+}
+
+/// Replays bounded input; gives all counts and the ledgers.
+pub fn replay(setup: Setup) -> (Counts, Vec<Ledger>) {
+    let (send, events) = mpsc::channel();
+    let workers = setup.workers;
+    let config = timely::Config::process(workers);
+    let guards = timely::execute(config, move |worker| {
+        let job = job(&setup, worker.index(), Reached::Finished, &send);
+        graph::build(worker, job);
+    })
+    .expect("workers start");
+    for joined in guards.join() {
+        joined.expect("no worker panics");
+    }
+    let mut counts = Counts::new();
+    let mut partitions = Partitions::default();
+    let mut cuts = 0;
+    for event in events {
+        if let Event1::Cut(cut) = event {
+            cuts += 1;
+            for row in cut.rows {
+                let before = counts.insert((row.video_id, row.event_type, row.window_start), row.count);
+                assert_eq!(before, None, "a cell lives on one worker");
+            }
+            partitions = cut.partitions;
+        }
+    }
+    assert_eq!(cuts, workers, "every worker gives what it has");
+    (counts, partitions.0.into_values().map(|state| state.ledger).collect())
+}
+
+impl Live {
+    pub fn start(setup: Setup) -> Self {
+        let (send, events) = mpsc::channel();
+        let (mailbox, desk, crash) = (Mailbox::default(), Questions::default(), Arc::new(AtomicBool::new(false)));
+        let (workers, rules) = (setup.workers, setup.rules);
+        let (for_job, for_desk, to_crash) = (mailbox.clone(), desk.clone(), Arc::clone(&crash));
+        let guards = timely::execute(timely::Config::process(workers), move |worker| {
+            let first = worker.index() == 0;
+            let mut job = job(&setup, worker.index(), Reached::End, &send);
+            let answers = send.clone();
+            job.mailbox = first.then(|| for_job.clone());
+            job.serve = Some(Serve {
+                retain_ms: 900_000,
+                desk: first.then(|| for_desk.clone()),
+                reply: Box::new(move |ticket, answer| drop(answers.send(Event1::Answer(ticket, answer)))),
+            });
+            graph::build(worker, job);
+            while worker.has_dataflows() && !to_crash.load(Ordering::Relaxed) {
+                worker.step_or_park(Some(Duration::from_millis(1)));
+            }
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+        })
+        .expect("workers start");
+        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules }
+    }
+
+    pub fn next(&self) -> Event1 {
+        self.events.recv_timeout(Duration::from_secs(60)).expect("some operator holds a capability")
+    }
+
+    /// Takes a checkpoint; `None` where nothing had changed.
+    pub fn checkpoint(&self) -> Option<(Start, Vec<WorkerCut>)> {
+        self.mailbox.tell(Message::Due);
+        let mut cuts = Vec::new();
+        loop {
+            match self.next() {
+                Event1::Cut(cut) => {
+                    let part = PartInfo::of(format!("w{}", cut.worker), &cut.part.encode());
+                    self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
+                    cuts.push(cut);
+                }
+                Event1::Outcome(Outcome::Unchanged) => return None,
+                Event1::Outcome(Outcome::Commit { number, parts }) => {
+                    assert_eq!((parts.len(), cuts.len()), (self.workers, self.workers));
+                    self.mailbox.tell(Message::Settled { number });
+                    return Some((self.resume_from(number, &cuts), cuts));
+                }
+                Event1::Told(_) | Event1::Answer(..) => {}
+            }
+        }
+    }
+
+    fn resume_from(&self, number: u64, cuts: &[WorkerCut]) -> Start {
+        let mut state = PartState::default();
+        for cut in cuts {
+            assert_eq!(cut.partitions, cuts[0].partitions, "all workers know the same at a frontier");
+            state.decode_into(&cut.part.encode()).expect("it was just written");
+        }
+        let (frontier, partitions) = (cuts[0].frontier, cuts[0].partitions.clone());
+        let counted: u64 = partitions.0.values().map(|at| at.ledger.counted).sum();
+        let cells: u64 = state.groups.iter().flat_map(|group| &group.cells).map(|cell| cell.count).sum();
+        assert_eq!(counted, cells, "the counted events are the sum over all windows, at every frontier");
+        assert!(partitions.0.values().all(|at| at.ledger.balances()), "{partitions:?}");
+        Start { frontier, number, partitions, state }
+    }
+
+    /// Waits until everything in the log is visible; gives the announcement.
+    pub fn settle(&self, log: &Log) -> Announcement {
+        loop {
+            if let Event1::Told(announcement) = self.next() {
+                let read: Vec<u64> = announcement.partitions.iter().map(|at| at.next_offset).collect();
+                if read.iter().zip(log.iter()).all(|(read, records)| *read == records.len() as u64) {
+                    return announcement;
+                }
+            }
+        }
+    }
+
+    pub fn ask(&self, video: &str, kind: &str, as_of: EventTime) -> Vec<(Minute, u64)> {
+        let (first, end) = (Minute(0), Minute(u32::MAX));
+        let question = Question { video_id: video.into(), event_type: kind.into(), first, end, as_of };
+        assert!(self.desk.ask(1, question));
+        loop {
+            match self.next() {
+                Event1::Answer(1, Answer::Cells(cells)) => {
+                    return cells.iter().map(|cell| (cell.minute, cell.count)).collect();
+                }
+                Event1::Answer(_, other) => panic!("{other:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends at once, as a crash would: nothing is flushed or finished.
+    pub fn crash(mut self) {
+        self.crash.store(true, Ordering::Relaxed);
+        for joined in self.guards.take().expect("it runs").join() {
+            joined.expect("no worker panics");
+        }
+        let _ = self.rules;
+    }
+}
