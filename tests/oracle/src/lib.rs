@@ -1,1 +1,17 @@
+//! A naive oracle for Tidemark's tests: a map and a loop, derived from the contract alone.
+//!
+//! It shares no code with the product, so that an error of one side is not repeated by the other. Slow is fine here; plain is not
+//! negotiable. [`run`] judges whole partitions, [`corpus`] holds hand-written decoder verdicts, [`hostile()`] and [`well_behaved`]
+//! make inputs, [`compare`] compares result tables.
 
+pub mod cause;
+pub mod clock;
+pub mod compare;
+pub mod event;
+pub mod json;
+pub mod judge;
+pub mod rfc3339;
+
+pub use cause::Cause;
+pub use event::{Event, decode};
+pub use judge::{Counts, Judge, Ledger, Outcome, Record, Rules, Verdict, run};
