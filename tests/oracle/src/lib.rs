@@ -7,6 +7,7 @@
 pub mod cause;
 pub mod clock;
 pub mod compare;
+pub mod corpus;
 pub mod event;
 pub mod json;
 pub mod judge;
