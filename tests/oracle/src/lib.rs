@@ -9,10 +9,16 @@ pub mod clock;
 pub mod compare;
 pub mod corpus;
 pub mod event;
+pub mod hostile;
 pub mod json;
 pub mod judge;
+pub mod partition;
 pub mod rfc3339;
+pub mod well;
 
 pub use cause::Cause;
 pub use event::{Event, decode};
+pub use hostile::{Jumps, Spec, hostile, hostile_each};
 pub use judge::{Counts, Judge, Ledger, Outcome, Record, Rules, Verdict, run};
+pub use partition::partition_of;
+pub use well::{Workload, well_behaved};
