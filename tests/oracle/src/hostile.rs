@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::judge::WINDOW_MS;
+use crate::lines::is_blank;
 use crate::partition::partition_of;
 use render::Draft;
 
@@ -205,10 +206,6 @@ impl<'a, F: FnMut(usize, &[u8])> Stream<'a, F> {
         *greatest_ms = (*greatest_ms).max(Some(draft.timestamp_ms));
         self.send(draft);
     }
-}
-
-fn is_blank(line: &[u8]) -> bool {
-    line.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
 }
 
 #[cfg(test)]

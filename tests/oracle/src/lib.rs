@@ -4,6 +4,8 @@
 //! negotiable. [`run`] judges whole partitions, [`corpus`] holds hand-written decoder verdicts, [`hostile()`] and [`well_behaved`]
 //! make inputs, [`compare`] compares result tables.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod cause;
 pub mod clock;
 pub mod compare;
@@ -12,6 +14,7 @@ pub mod event;
 pub mod hostile;
 pub mod json;
 pub mod judge;
+pub mod lines;
 pub mod partition;
 pub mod rfc3339;
 pub mod well;

@@ -2,10 +2,11 @@
 
 use rand::RngExt;
 
+use super::Stream;
 use super::render::{self, Draft};
-use super::{Stream, is_blank};
 use crate::corpus::{self, Base};
 use crate::judge::{RECORD_BYTES_MAX, WINDOW_MS};
+use crate::lines::is_blank;
 use crate::well::uuid;
 
 /// The year 2099.
