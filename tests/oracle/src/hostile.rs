@@ -134,6 +134,7 @@ struct Stream<'a, F> {
     recent: VecDeque<Sent>,
     keep_share: f64,
     serial: u64,
+    corpus: draw::Forms,
 }
 
 impl<'a, F: FnMut(usize, &[u8])> Stream<'a, F> {
@@ -149,6 +150,7 @@ impl<'a, F: FnMut(usize, &[u8])> Stream<'a, F> {
             recent: VecDeque::new(),
             keep_share: (KEPT_PER_HOUR / per_hour).min(1.0),
             serial: 0,
+            corpus: draw::Forms::new(),
         }
     }
 

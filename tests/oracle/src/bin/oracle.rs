@@ -50,6 +50,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// Prints a line. Whoever closed the pipe has read enough, and the exit code still tells the result.
+fn say(line: &str) {
+    let _closed = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Flags by name (`--hostile` and `--well` have no value), and everything else in order.
 fn parse(arguments: &[String]) -> Result<(BTreeMap<&str, &str>, Vec<&str>), Failure> {
     let (mut flags, mut files) = (BTreeMap::new(), Vec::new());
@@ -158,11 +163,10 @@ fn generate(arguments: &[String]) -> Result<ExitCode, Failure> {
         };
         well_behaved(seed, &workload).for_each(|(partition, line)| parts.write(partition, &line));
     }
-    println!(
-        "{} lines in {} files below {dir}",
-        parts.finish()?,
-        partitions
-    );
+    say(&format!(
+        "{} lines in {partitions} files below {dir}",
+        parts.finish()?
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -224,7 +228,7 @@ fn count(arguments: &[String]) -> Result<ExitCode, Failure> {
     }
     let outcome = judge.finish();
     fs::write(out, tsv(&outcome.counts)).map_err(at(Path::new(out)))?;
-    println!("partition\tread\tcounted\tduplicate\tlate\tfuture\tmalformed\toversize\tclock_ms");
+    say("partition\tread\tcounted\tduplicate\tlate\tfuture\tmalformed\toversize\tclock_ms");
     for (partition, (ledger, clock)) in outcome.ledger.iter().zip(&outcome.clocks).enumerate() {
         print_ledger(&partition.to_string(), ledger, *clock);
     }
@@ -247,9 +251,9 @@ fn print_ledger(name: &str, ledger: &Ledger, clock_ms: Option<u64>) {
         oversize,
     } = ledger;
     let clock = clock_ms.map_or_else(|| "-".to_owned(), |clock_ms| clock_ms.to_string());
-    println!(
+    say(&format!(
         "{name}\t{read}\t{counted}\t{duplicate}\t{late}\t{future}\t{malformed}\t{oversize}\t{clock}"
-    );
+    ));
 }
 
 fn compare_files(arguments: &[String]) -> Result<ExitCode, Failure> {
@@ -258,11 +262,11 @@ fn compare_files(arguments: &[String]) -> Result<ExitCode, Failure> {
     };
     let read = |file: &str| fs::read(file).map_err(at(Path::new(file)));
     let difference = compare(&read(expected)?, &read(actual)?).map_err(Failure::Failed)?;
-    println!(
+    say(&format!(
         "{} missing, {} extra, {} differ",
         difference.missing, difference.extra, difference.differ
-    );
-    difference.first.iter().for_each(|row| println!("{row}"));
+    ));
+    difference.first.iter().for_each(|row| say(row));
     Ok(if difference.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -4,7 +4,7 @@ use rand::RngExt;
 
 use super::Stream;
 use super::render::{self, Draft};
-use crate::corpus::{self, Base};
+use crate::corpus::{self, Base, Case};
 use crate::judge::{RECORD_BYTES_MAX, WINDOW_MS};
 use crate::lines::is_blank;
 use crate::well::uuid;
@@ -33,6 +33,58 @@ const UNUSUAL_VIDEOS: [&str; 18] = [
     "v0000000\u{85}",
     "vvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvvv",
 ];
+
+const PLACE_OF_EVENT_ID: &str = "$event$";
+const PLACE_OF_VIDEO_ID: &str = "$video$";
+const PLACE_OF_TIMESTAMP: u64 = 1_234_567_890_987;
+
+/// The lines of the corpus, with places for the ids and the stamp of an event.
+pub(super) struct Forms {
+    malformed: Vec<Vec<u8>>,
+    odd: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Malformed,
+    Odd,
+}
+
+impl Forms {
+    pub(super) fn new() -> Self {
+        let base = Base {
+            event_id: PLACE_OF_EVENT_ID,
+            video_id: PLACE_OF_VIDEO_ID,
+            timestamp_ms: PLACE_OF_TIMESTAMP,
+        };
+        let is_line = |line: &[u8]| !line.contains(&b'\n') && !is_blank(line);
+        let lines = corpus::cases(base)
+            .into_iter()
+            .filter(|(_, line, _)| is_line(line));
+        let (malformed, odd): (Vec<_>, Vec<_>) = lines.partition(|(_, _, cause)| cause.is_some());
+        let line = |(_, line, _): Case| line;
+        Self {
+            malformed: malformed.into_iter().map(line).collect(),
+            odd: odd.into_iter().map(line).collect(),
+        }
+    }
+}
+
+/// The line with every occurrence of a text replaced.
+fn replaced(line: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let mut result = Vec::with_capacity(line.len() + to.len());
+    let mut rest = line;
+    while let Some(at) = rest
+        .windows(from.len())
+        .position(|window| window == from.as_bytes())
+    {
+        result.extend_from_slice(&rest[..at]);
+        result.extend_from_slice(to.as_bytes());
+        rest = &rest[at + from.len()..];
+    }
+    result.extend_from_slice(rest);
+    result
+}
 
 impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
     pub(super) fn draw(&mut self) {
@@ -156,41 +208,30 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
             line.truncate(self.rng.random_range(start + 1..=brace));
             return line;
         }
-        self.corpus_line(draft, |is_malformed| is_malformed)
+        self.corpus_line(draft, Form::Malformed)
     }
 
-    fn corpus_line(&mut self, draft: &Draft, wanted: impl Fn(bool) -> bool) -> Vec<u8> {
-        let event_id = uuid(&mut self.rng);
-        let video_id = format!("v{:07}", self.rng.random_range(0..self.spec.videos));
-        // Ids that need no escape; the stream's own may.
-        let plain = |id: &str| !id.contains(['"', '\\', '@']);
-        let base = Base {
-            event_id: if plain(&draft.event_id) {
-                &draft.event_id
-            } else {
-                &event_id
-            },
-            video_id: if plain(&draft.video_id) {
-                &draft.video_id
-            } else {
-                &video_id
-            },
-            timestamp_ms: draft.timestamp_ms,
+    fn corpus_line(&mut self, draft: &Draft, form: Form) -> Vec<u8> {
+        let forms = match form {
+            Form::Malformed => &self.corpus.malformed,
+            Form::Odd => &self.corpus.odd,
         };
-        let mut lines: Vec<Vec<u8>> = corpus::cases(base)
-            .into_iter()
-            .filter(|(_, line, cause)| {
-                wanted(cause.is_some()) && !line.contains(&b'\n') && !is_blank(line)
-            })
-            .map(|(_, line, _)| line)
-            .collect();
-        lines.swap_remove(self.rng.random_range(0..lines.len()))
+        let line = forms[self.rng.random_range(0..forms.len())].clone();
+        // The placeholders stand inside JSON strings; what needs an escape there is replaced.
+        let plain = |id: &str| id.replace(['"', '\\'], "_");
+        let line = replaced(&line, PLACE_OF_EVENT_ID, &plain(&draft.event_id));
+        let line = replaced(&line, PLACE_OF_VIDEO_ID, &plain(&draft.video_id));
+        replaced(
+            &line,
+            &PLACE_OF_TIMESTAMP.to_string(),
+            &draft.timestamp_ms.to_string(),
+        )
     }
 
     /// A good event of unusual form; it goes where its video belongs, which some forms change.
     fn odd(&mut self) {
         let draft = self.draft();
-        let line = self.corpus_line(&draft, |is_malformed| !is_malformed);
+        let line = self.corpus_line(&draft, Form::Odd);
         let event = crate::decode(&line).expect("the corpus says so");
         let own = Draft {
             video_id: event.video_id,
