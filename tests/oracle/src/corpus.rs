@@ -7,7 +7,7 @@ use crate::Cause::{self, Depth, Empty, Json, Missing, Range, RepeatedField, Type
 /// A name, the payload, and why it is malformed; `None` where it is a well-formed event.
 pub type Case = (&'static str, Vec<u8>, Option<Cause>);
 
-/// The good event that the cases change. The ids must need no escaping in JSON.
+/// The good event that the cases change. The ids must need no escaping in JSON, and hold no `@`.
 #[derive(Clone, Copy, Debug)]
 pub struct Base<'a> {
     pub event_id: &'a str,

@@ -332,7 +332,6 @@ fn late_future_and_malformed_events_do_not_end_a_row_and_are_not_of_it() {
             Verdict::Malformed(Cause::Json),
             wild,
         ),
-        // Had the future event been of the row, its least would be the same, but the 16th would come one event earlier.
         (
             "future",
             Record {
