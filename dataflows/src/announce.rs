@@ -219,7 +219,7 @@ impl Announced {
     }
 }
 
-/// Tells the outside of a frontier. Must not block.
+/// Tells the outside of a frontier; the last one, when the input has ended, is [`END_OF_TIME`]. Must not block.
 pub type Tell = Box<dyn FnMut(Announcement)>;
 
 /// Puts the news together at each frontier, and tells this worker's operators and the outside.
@@ -251,10 +251,8 @@ pub fn announce<'scope>(news: StreamVec<'scope, EventTime, News>, hub: &Hub, rul
             Some((shared.facts.partitions.announcement(complete, &rules), shared.gate != Gate::Open))
         });
         if let Some((announcement, cut_waits)) = told {
-            if announcement.frontier < END_OF_TIME {
-                tell(announcement);
-            }
-            if cut_waits || complete == END_OF_TIME {
+            tell(announcement);
+            if cut_waits {
                 hub.wake_all();
             }
         }

@@ -166,7 +166,7 @@ impl Hub {
 
     /// Schedules all that asked for it.
     pub fn wake_all(&self) {
-        self.with(|shared| shared.sleepers.iter().for_each(Activator::activate));
+        self.with(|shared| shared.sleepers.iter().chain(&shared.control).for_each(Activator::activate));
     }
 }
 
@@ -268,10 +268,7 @@ fn hear(hub: &Hub, worker: usize, message: Message, chief: Option<&mut Chief>) {
             hub.with(|shared| shared.board.set(partition, standing));
         }
         Message::Stop => hub.with(|shared| shared.stopping = true),
-        Message::End => {
-            hub.with(|shared| shared.ending = true);
-            hub.with(|shared| shared.control.iter().for_each(Activator::activate));
-        }
+        Message::End => hub.with(|shared| shared.ending = true),
         Message::Order(order) => obey(hub, worker, order),
         about_checkpoints => {
             if let Some((coordinator, tell)) = chief {

@@ -16,7 +16,7 @@ use crate::{
     rules::Rules,
     series::SeriesTable,
     source::{self, Reading},
-    tally::{self, TakeCut, Tally, TallyJob},
+    tally::{self, TakeAll, TakeCut, Tally, TallyJob},
     time::EventTime,
 };
 
@@ -64,7 +64,7 @@ pub struct Job<D> {
     /// Where this worker's cuts go.
     pub take_cut: TakeCut,
     /// Where all cells go once the input has ended; for replays.
-    pub take_all: Option<TakeCut>,
+    pub take_all: Option<TakeAll>,
     /// The index and its questions; replays have none.
     pub serve: Option<Serve>,
     /// The outside's way to speak to the job: on worker 0, or nowhere.

@@ -63,6 +63,20 @@ pub struct WorkerCut {
 /// Takes a worker's cuts. Must not block.
 pub type TakeCut = Box<dyn FnMut(WorkerCut)>;
 
+/// All that one worker has when the input has ended.
+#[derive(Clone, Debug)]
+pub struct WorkerEnd {
+    /// Which worker.
+    pub worker: usize,
+    /// All cells. None is marked final: the watermark of the last announcement says which are.
+    pub rows: Vec<CountRow>,
+    /// The dead letters.
+    pub letters: Vec<DeadLetter>,
+}
+
+/// Takes a worker's end.
+pub type TakeAll = Box<dyn FnOnce(WorkerEnd)>;
+
 /// A worker's state.
 pub struct Tally {
     series: Rc<RefCell<SeriesTable>>,
@@ -193,8 +207,8 @@ pub struct TallyJob {
     pub feeds_index: bool,
     /// Where cuts go.
     pub take_cut: TakeCut,
-    /// Where everything goes once the input has ended: the cut's rows are all cells then.
-    pub take_all: Option<TakeCut>,
+    /// Where everything goes once the input has ended.
+    pub take_all: Option<TakeAll>,
 }
 
 /// The outputs of the operator: increments for the index, news for the announcer.
@@ -385,16 +399,12 @@ impl TallyWorker {
         (self.job.take_cut)(WorkerCut { number, frontier, worker: self.worker, part, partitions, rows });
     }
 
-    /// The input has ended, and all of it is applied and announced.
+    /// The input has ended, and all of it is applied.
     fn finish(&mut self) {
-        let announced = self.hub.with(|shared| shared.facts.frontier == END_OF_TIME);
-        if let Some(mut take_all) = self.job.take_all.take_if(|_| announced) {
-            let partitions = self.hub.with(|shared| shared.facts.partitions.clone());
-            let watermark = partitions.watermark(&self.job.rules);
-            let frontier = self.last_time + self.job.rules.tick_ms;
-            let rows = self.tally.rows(self.tally.counts.cells(), watermark, frontier);
-            let part = PartState { letters: std::mem::take(&mut self.tally.letters), ..PartState::default() };
-            take_all(WorkerCut { number: 0, frontier, worker: self.worker, part, partitions, rows });
+        if let Some(take_all) = self.job.take_all.take() {
+            let as_of = self.last_time + self.job.rules.tick_ms;
+            let rows = self.tally.rows(self.tally.counts.cells(), 0, as_of);
+            take_all(WorkerEnd { worker: self.worker, rows, letters: std::mem::take(&mut self.tally.letters) });
         }
     }
 }

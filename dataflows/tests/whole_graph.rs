@@ -50,7 +50,6 @@ fn expected(log: &Log) -> (Counts, Vec<Ledger>) {
 /// One event to come: which id, which video and type, how far the partition's time goes on and how far this is off it.
 #[derive(Clone, Debug)]
 struct Draft {
-    partition: usize,
     id: u8,
     video: u8,
     kind: u8,
@@ -69,9 +68,8 @@ fn draft() -> impl Strategy<Value = Draft> {
         2 => 1_000_000..=1_000_050_i64,
     ];
     let append = prop_oneof![3 => Just(None), 1 => (-40_000..=40_000_i64).prop_map(Some)];
-    (0..5_usize, 0..60_u8, 0..6_u8, 0..2_u8, 0..4_000_u64, off, append, 0..30_u8).prop_map(
-        |(partition, id, video, kind, step_ms, off_ms, append_ms, bad)| Draft {
-            partition,
+    (0..60_u8, 0..6_u8, 0..2_u8, 0..4_000_u64, off, append, 0..30_u8).prop_map(
+        |(id, video, kind, step_ms, off_ms, append_ms, bad)| Draft {
             id,
             video,
             kind,
@@ -88,8 +86,7 @@ fn log(drafts: &[Draft], partitions: usize) -> Log {
     let mut times = vec![10_000_000_u64; partitions];
     for draft in drafts {
         // A video stays in its partition, as keyed producers see to, so that every verdict is determined.
-        let partition = usize::from(draft.video) % partitions.min(draft.partition + 1).max(1);
-        let partition = if partitions == 1 { 0 } else { usize::from(draft.video) % partitions }.max(partition.min(0));
+        let partition = usize::from(draft.video) % partitions;
         times[partition] += draft.step_ms;
         let time = times[partition].saturating_add_signed(draft.off_ms);
         let payload = if draft.bad {

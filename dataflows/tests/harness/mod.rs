@@ -14,10 +14,10 @@ use std::{
 };
 
 use dataflows::{
-    announce::{Announcement, Partitions},
+    announce::Announcement,
     checkpoint::{manifest::PartInfo, part::PartState},
     control::{Mailbox, Message, Outcome},
-    event::{Cause, Event},
+    event::{self, Cause},
     graph::{self, Job, Serve, Start},
     identity::IdKey,
     index::Questions,
@@ -26,8 +26,8 @@ use dataflows::{
     port::{Decode, PartitionId, PartitionReader, Reached, Record, SourceError, Timer},
     query::{Answer, Question},
     rules::Rules,
-    tally::WorkerCut,
-    time::{EventTime, Minute},
+    tally::{TakeAll, WorkerCut, WorkerEnd},
+    time::{END_OF_TIME, EventTime, Minute},
 };
 
 pub type Counts = BTreeMap<(String, String, EventTime), u64>;
@@ -38,10 +38,10 @@ pub type Log = Arc<Vec<Vec<oracle::Record>>>;
 pub struct PlainJson;
 
 impl Decode for PlainJson {
-    fn decode<'a>(&self, payload: &'a [u8]) -> Result<Event<'a>, Cause> {
+    fn decode<'a>(&self, payload: &'a [u8]) -> Result<event::Event<'a>, Cause> {
         let value: serde_json::Value = serde_json::from_slice(payload).map_err(|_| Cause::Json)?;
         let text = |field: &str| value[field].as_str().map(|text| text.to_owned().into()).ok_or(Cause::Missing);
-        Ok(Event {
+        Ok(event::Event {
             event_id: text("event_id")?,
             video_id: text("video_id")?,
             event_type: text("event_type")?,
@@ -95,20 +95,21 @@ impl Timer for LookTimer {
     }
 }
 
-pub enum Event1 {
+pub enum Event {
     Told(Announcement),
     Cut(WorkerCut),
+    End(WorkerEnd),
     Outcome(Outcome),
     Answer(u64, Answer),
 }
 
 /// One incarnation of a live job.
 pub struct Live {
-    pub events: mpsc::Receiver<Event1>,
+    pub events: mpsc::Receiver<Event>,
     pub mailbox: Mailbox,
     pub desk: Questions,
     crash: Arc<AtomicBool>,
-    guards: Option<timely::execute::WorkerGuards<()>>,
+    guards: Option<timely::communication::WorkerGuards<()>>,
     workers: usize,
     rules: Rules,
 }
@@ -121,7 +122,7 @@ pub struct Setup {
     pub start: Arc<Start>,
 }
 
-fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event1>) -> Job<PlainJson> {
+fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>) -> Job<PlainJson> {
     let readers = (0..setup.log.len()).filter(|partition| partition % setup.workers == index).map(|partition| {
         let next = setup.start.partitions.0[&PartitionId(partition as u32)].next_offset as usize;
         let reader = MemoryReader { log: Arc::clone(&setup.log), partition, next, batch: setup.batch, at_end };
@@ -140,15 +141,15 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event1>
         on_error: Box::new(|error| panic!("{error}")),
         tell: Box::new(move |announcement| {
             if index == 0 {
-                let _ = told.send(Event1::Told(announcement));
+                let _ = told.send(Event::Told(announcement));
             }
         }),
-        take_cut: Box::new(move |cut| drop(cuts.send(Event1::Cut(cut)))),
+        take_cut: Box::new(move |cut| drop(cuts.send(Event::Cut(cut)))),
         take_all: (at_end == Reached::Finished)
-            .then(|| Box::new(move |cut| drop(all.send(Event1::Cut(cut)))) as dataflows::tally::TakeCut),
+            .then(|| Box::new(move |end| drop(all.send(Event::End(end)))) as TakeAll),
         serve: None,
         mailbox: None,
-        outcome: Box::new(move |outcome| drop(outcomes.send(Event1::Outcome(outcome)))),
+        outcome: Box::new(move |outcome| drop(outcomes.send(Event::Outcome(outcome)))),
     }
 }
 
@@ -166,20 +167,25 @@ pub fn replay(setup: Setup) -> (Counts, Vec<Ledger>) {
         joined.expect("no worker panics");
     }
     let mut counts = Counts::new();
-    let mut partitions = Partitions::default();
-    let mut cuts = 0;
+    let mut last = None;
+    let mut ends = 0;
     for event in events {
-        if let Event1::Cut(cut) = event {
-            cuts += 1;
-            for row in cut.rows {
-                let before = counts.insert((row.video_id, row.event_type, row.window_start), row.count);
-                assert_eq!(before, None, "a cell lives on one worker");
+        match event {
+            Event::Told(announcement) => last = Some(announcement),
+            Event::End(end) => {
+                ends += 1;
+                for row in end.rows {
+                    let before = counts.insert((row.video_id, row.event_type, row.window_start), row.count);
+                    assert_eq!(before, None, "a cell lives on one worker");
+                }
             }
-            partitions = cut.partitions;
+            _ => {}
         }
     }
-    assert_eq!(cuts, workers, "every worker gives what it has");
-    (counts, partitions.0.into_values().map(|state| state.ledger).collect())
+    assert_eq!(ends, workers, "every worker gives what it has");
+    let last = last.expect("the end is announced");
+    assert_eq!((last.frontier, last.watermark), (END_OF_TIME, END_OF_TIME), "everything is final");
+    (counts, last.partitions.into_iter().map(|at| at.ledger).collect())
 }
 
 impl Live {
@@ -196,7 +202,7 @@ impl Live {
             job.serve = Some(Serve {
                 retain_ms: 900_000,
                 desk: first.then(|| for_desk.clone()),
-                reply: Box::new(move |ticket, answer| drop(answers.send(Event1::Answer(ticket, answer)))),
+                reply: Box::new(move |ticket, answer| drop(answers.send(Event::Answer(ticket, answer)))),
             });
             graph::build(worker, job);
             while worker.has_dataflows() && !to_crash.load(Ordering::Relaxed) {
@@ -210,7 +216,7 @@ impl Live {
         Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules }
     }
 
-    pub fn next(&self) -> Event1 {
+    pub fn next(&self) -> Event {
         self.events.recv_timeout(Duration::from_secs(60)).expect("some operator holds a capability")
     }
 
@@ -220,18 +226,18 @@ impl Live {
         let mut cuts = Vec::new();
         loop {
             match self.next() {
-                Event1::Cut(cut) => {
+                Event::Cut(cut) => {
                     let part = PartInfo::of(format!("w{}", cut.worker), &cut.part.encode());
                     self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
                     cuts.push(cut);
                 }
-                Event1::Outcome(Outcome::Unchanged) => return None,
-                Event1::Outcome(Outcome::Commit { number, parts }) => {
+                Event::Outcome(Outcome::Unchanged) => return None,
+                Event::Outcome(Outcome::Commit { number, parts }) => {
                     assert_eq!((parts.len(), cuts.len()), (self.workers, self.workers));
                     self.mailbox.tell(Message::Settled { number });
                     return Some((self.resume_from(number, &cuts), cuts));
                 }
-                Event1::Told(_) | Event1::Answer(..) => {}
+                Event::Told(_) | Event::Answer(..) | Event::End(_) => {}
             }
         }
     }
@@ -253,7 +259,7 @@ impl Live {
     /// Waits until everything in the log is visible; gives the announcement.
     pub fn settle(&self, log: &Log) -> Announcement {
         loop {
-            if let Event1::Told(announcement) = self.next() {
+            if let Event::Told(announcement) = self.next() {
                 let read: Vec<u64> = announcement.partitions.iter().map(|at| at.next_offset).collect();
                 if read.iter().zip(log.iter()).all(|(read, records)| *read == records.len() as u64) {
                     return announcement;
@@ -268,10 +274,10 @@ impl Live {
         assert!(self.desk.ask(1, question));
         loop {
             match self.next() {
-                Event1::Answer(1, Answer::Cells(cells)) => {
+                Event::Answer(1, Answer::Cells(cells)) => {
                     return cells.iter().map(|cell| (cell.minute, cell.count)).collect();
                 }
-                Event1::Answer(_, other) => panic!("{other:?}"),
+                Event::Answer(_, other) => panic!("{other:?}"),
                 _ => {}
             }
         }
