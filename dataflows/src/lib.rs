@@ -10,4 +10,6 @@ pub mod ledger;
 pub mod letter;
 pub mod port;
 pub mod query;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod time;
