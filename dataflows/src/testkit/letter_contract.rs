@@ -6,11 +6,14 @@ use crate::{
     port::{LetterSink, PartitionId, Version},
 };
 
+/// Offsets published under a generation and number.
+type Publication<'a> = (u64, u64, &'a [u64]);
+
 /// Panics unless the sinks that `open` gives, each fresh and empty, keep the contract. `published` gives the place of
 /// every letter of a sink, one entry a letter, in any order.
 pub fn check<S: LetterSink>(mut open: impl FnMut() -> S, published: impl Fn(&mut S) -> Vec<(PartitionId, u64)>) {
-    // offsets published under (generation, number), in order | offsets that are there then
-    let cases: [(&[(u64, u64, &[u64])], &[u64]); 6] = [
+    // publications, in order | offsets that are there then
+    let cases: [(&[Publication], &[u64]); 6] = [
         (&[], &[]),
         (&[(1, 1, &[])], &[]),
         (&[(1, 1, &[3, 4])], &[3, 4]),

@@ -11,6 +11,9 @@ use crate::{
 /// Rows of one write: more than the embedded store puts into one batch.
 const MANY_ROWS: u64 = 10_500;
 
+/// Generation, number and count.
+type Written = (u64, u64, u64);
+
 /// Panics unless the sinks that `open` gives, each fresh and empty, keep the contract. `stored` gives all rows of a
 /// sink in any order.
 pub fn check<S: CountSink>(mut open: impl FnMut() -> S, stored: impl Fn(&mut S) -> Vec<CountRow>) {
@@ -52,8 +55,8 @@ fn a_claim_is_none_until_it_is_set_and_then_the_last_one<S: CountSink>(mut sink:
 }
 
 fn the_greatest_version_wins<S: CountSink>(open: &mut impl FnMut() -> S, stored: &impl Fn(&mut S) -> Vec<CountRow>) {
-    // (generation, number, count) as written | the count that stays
-    let cases: [(&[(u64, u64, u64)], u64); 7] = [
+    // writes, in order | the count that stays
+    let cases: [(&[Written], u64); 7] = [
         (&[(1, 1, 5)], 5),
         (&[(1, 1, 5), (1, 1, 5)], 5),
         (&[(1, 1, 5), (1, 2, 3)], 3),
