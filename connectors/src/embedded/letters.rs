@@ -131,11 +131,8 @@ impl LetterSink for LetterDir {
         let name = format!("{}{SUFFIX}", file::version_stem(version));
         let path = self.dir.join(&name);
         let publish = || {
-            if path.try_exists()? {
-                // Its name may be there only since an attempt whose last fsync failed.
-                return file::sync_dir(&self.dir);
-            }
             match file::create_exclusively(&self.dir, &name, &lines(letters)?) {
+                // Its name may be there only since an attempt whose last fsync failed.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => file::sync_dir(&self.dir),
                 done => done,
             }
