@@ -1,1 +1,4 @@
+//! Tidemark's outside: what implements the ports of `dataflows`, one module per system.
 
+pub mod embedded;
+pub mod memory;

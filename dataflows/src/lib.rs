@@ -24,5 +24,7 @@ pub mod rules;
 pub mod series;
 pub mod source;
 pub mod tally;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod time;
 pub mod window;

@@ -1,0 +1,191 @@
+//! Checkpoints in a directory.
+//!
+//! ```text
+//! generation-GGGGGGGGGGGGGGGGGGGG                     a claim, empty; the greatest one is the owner
+//! GGGGGGGGGGGGGGGGGGGG-NNNNNNNNNNNNNNNNNNNN.manifest  a commit: generation and number, 20 digits each
+//! parts/NAME                                          a part, under the name that its writer gave it
+//! .tmp-RRRRRRRRRRRRRRRR, parts/.tmp-…                 an unfinished write
+//! ```
+//!
+//! Directories are made 0700, files 0600. The file system must have hard links, exclusive creation and fsync of
+//! directories, as local ones on Linux do.
+//!
+//! Fencing: an owner claims before it lists the manifests, and a commit looks at the claims before and after it links
+//! its manifest. So a commit that is `Ok` is seen by every later owner, and a zombie learns that it is one.
+
+pub(crate) mod file;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use dataflows::port::{CheckpointStore, StoreError, Version};
+
+/// How many claims outlive a [`CheckpointStore::retain`]: the greatest is needed, the others tell an operator of restarts.
+const CLAIMS_KEPT: usize = 4;
+
+/// Attempts at one claim. Each failed one means that another process claimed in the same instant.
+const CLAIM_ATTEMPTS_MAX: usize = 1_000;
+
+/// The greatest length of a part's name, bytes: file systems take 255.
+const PART_NAME_BYTES_MAX: usize = 200;
+
+const CLAIM_PREFIX: &str = "generation-";
+const MANIFEST_SUFFIX: &str = ".manifest";
+
+/// A [`CheckpointStore`] on a directory.
+///
+/// * After a failed `commit` its manifest may be there: repeated, it would be `Taken`. A writer goes on with the next number.
+/// * `commit` may answer `Taken` and leave its manifest: the generation was lost in the same instant. That checkpoint is
+///   complete, and every manifest of the new owner is greater.
+/// * `retain` answers `Taken` where this handle's own claim is no longer the greatest. It drops what was there when it was
+///   called, so no part of a coming checkpoint may be in the making by then.
+/// * Each handle remembers the generation that it claimed; one that claimed none (a tool's) is not fenced.
+#[derive(Clone, Debug)]
+pub struct CheckpointDir {
+    root: PathBuf,
+    parts: PathBuf,
+    own_generation: Option<u64>,
+}
+
+impl CheckpointDir {
+    /// Opens the directory, and creates it where it is missing.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let root = dir.as_ref().to_owned();
+        let parts = root.join("parts");
+        file::create_dir(&parts).map_err(|cause| failed(&parts, cause))?;
+        Ok(Self { root, parts, own_generation: None })
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        file::names(&self.root).map_err(|cause| failed(&self.root, cause))
+    }
+
+    fn greatest_claim(&self) -> Result<u64, StoreError> {
+        Ok(self.names()?.iter().filter_map(|name| claim_of(name)).max().unwrap_or(0))
+    }
+
+    fn is_fenced(&self, generation: u64) -> Result<bool, StoreError> {
+        Ok(generation < self.greatest_claim()?)
+    }
+
+    fn part_path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let path = self.parts.join(name);
+        let fits = (1..=PART_NAME_BYTES_MAX).contains(&name.len())
+            && !name.starts_with('.')
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+        if fits { Ok(path) } else { Err(failed(&path, io::ErrorKind::InvalidFilename.into())) }
+    }
+
+    fn manifest_path(&self, version: Version) -> PathBuf {
+        self.root.join(manifest_name(version))
+    }
+
+    fn remove_all(&self, paths: impl Iterator<Item = PathBuf>) -> Result<(), StoreError> {
+        for path in paths {
+            file::remove(&path).map_err(|cause| failed(&path, cause))?;
+        }
+        Ok(())
+    }
+}
+
+impl CheckpointStore for CheckpointDir {
+    fn claim_generation(&mut self) -> Result<u64, StoreError> {
+        for _ in 0..CLAIM_ATTEMPTS_MAX {
+            let known = self.names()?;
+            let known = known
+                .iter()
+                .filter_map(|name| claim_of(name).or_else(|| manifest_of(name).map(|version| version.generation)));
+            let generation = known.max().unwrap_or(0).checked_add(1).expect("nobody starts 2^64 times");
+            let name = format!("{CLAIM_PREFIX}{generation:020}");
+            match file::create_empty(&self.root, &name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                done => done.map_err(|cause| failed(&self.root.join(name), cause))?,
+            }
+            self.own_generation = Some(generation);
+            return Ok(generation);
+        }
+        let cause = io::Error::other(format!("{CLAIM_ATTEMPTS_MAX} claims in a row were lost to other processes"));
+        Err(failed(&self.root.join(CLAIM_PREFIX), cause))
+    }
+
+    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.part_path(name)?;
+        file::replace(&self.parts, name, bytes).map_err(|cause| failed(&path, cause))
+    }
+
+    fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {
+        let path = self.manifest_path(version);
+        let taken = || StoreError::Taken { name: path.display().to_string() };
+        if self.is_fenced(version.generation)? {
+            return Err(taken());
+        }
+        file::create_exclusively(&self.root, &manifest_name(version), manifest).map_err(|cause| {
+            if cause.kind() == io::ErrorKind::AlreadyExists { taken() } else { failed(&path, cause) }
+        })?;
+        if self.is_fenced(version.generation)? { Err(taken()) } else { Ok(()) }
+    }
+
+    fn manifests(&mut self) -> Result<Vec<Version>, StoreError> {
+        // Twenty digits each: the order of names is that of versions.
+        Ok(self.names()?.iter().filter_map(|name| manifest_of(name)).collect())
+    }
+
+    fn manifest(&mut self, version: Version) -> Result<Vec<u8>, StoreError> {
+        read(&self.manifest_path(version))
+    }
+
+    fn part(&mut self, name: &str) -> Result<Vec<u8>, StoreError> {
+        read(&self.part_path(name)?)
+    }
+
+    fn retain(&mut self, versions: &[Version], parts: &[String]) -> Result<(), StoreError> {
+        // Listed before the fence is looked at: whatever a newer owner writes is not in these lists.
+        let names = self.names()?;
+        let part_names = file::names(&self.parts).map_err(|cause| failed(&self.parts, cause))?;
+        if let Some(own) = self.own_generation
+            && self.is_fenced(own)?
+        {
+            return Err(StoreError::Taken { name: format!("generation {own}") });
+        }
+
+        // No manifest may be left, not even after a power failure, whose parts are gone.
+        let dropped = names.iter().filter(|name| manifest_of(name).is_some_and(|version| !versions.contains(&version)));
+        self.remove_all(dropped.map(|name| self.root.join(name)))?;
+        file::sync_dir(&self.root).map_err(|cause| failed(&self.root, cause))?;
+
+        let dropped = part_names.iter().filter(|name| !parts.contains(name));
+        self.remove_all(dropped.map(|name| self.parts.join(name)))?;
+        let temps = names.iter().filter(|name| name.starts_with(file::TEMP_PREFIX));
+        self.remove_all(temps.map(|name| self.root.join(name)))?;
+        let old_claims = names.iter().filter(|name| claim_of(name).is_some()).rev().skip(CLAIMS_KEPT);
+        self.remove_all(old_claims.map(|name| self.root.join(name)))
+    }
+}
+
+fn manifest_name(version: Version) -> String {
+    format!("{}{MANIFEST_SUFFIX}", file::version_stem(version))
+}
+
+fn manifest_of(name: &str) -> Option<Version> {
+    file::parse_version_stem(name.strip_suffix(MANIFEST_SUFFIX)?)
+}
+
+fn claim_of(name: &str) -> Option<u64> {
+    file::parse_digits(name.strip_prefix(CLAIM_PREFIX)?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+    fs::read(path).map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound => StoreError::Missing { name: path.display().to_string() },
+        _ => failed(path, cause),
+    })
+}
+
+fn failed(path: &Path, cause: io::Error) -> StoreError {
+    StoreError::Failed { name: path.display().to_string(), cause: Box::new(cause) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! What Tidemark runs on without servers: files in its data directory.
+
+pub mod checkpoints;
+pub mod letters;
+pub mod store;

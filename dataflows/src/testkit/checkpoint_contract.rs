@@ -1,0 +1,119 @@
+//! What every [`CheckpointStore`] owes its caller.
+
+use crate::port::{CheckpointStore, StoreError, Version};
+
+/// Panics unless the stores that `open` gives, each fresh and empty, keep the contract.
+pub fn check<S: CheckpointStore>(mut open: impl FnMut() -> S) {
+    what_was_never_written_is_missing(open());
+    parts_come_back_as_they_were_written(open());
+    manifests_are_exclusive_and_ascend(open());
+    generations_strictly_rise(open());
+    only_the_newest_generation_commits(open());
+    retain_keeps_what_is_named_and_nothing_else(open());
+}
+
+fn version(generation: u64, number: u64) -> Version {
+    Version { generation, number }
+}
+
+fn claim<S: CheckpointStore>(store: &mut S) -> u64 {
+    store.claim_generation().expect("a generation can be claimed")
+}
+
+fn commit<S: CheckpointStore>(store: &mut S, version: Version, manifest: &[u8]) {
+    store.commit(version, manifest).expect("a free version can be committed");
+}
+
+fn what_was_never_written_is_missing<S: CheckpointStore>(mut store: S) {
+    assert_eq!(store.manifests().expect("manifests can be listed"), []);
+    let manifest = store.manifest(version(1, 1));
+    assert!(matches!(manifest, Err(StoreError::Missing { .. })), "{manifest:?}");
+    let part = store.part("1-1.w0.part");
+    assert!(matches!(part, Err(StoreError::Missing { .. })), "{part:?}");
+}
+
+fn parts_come_back_as_they_were_written<S: CheckpointStore>(mut store: S) {
+    let large: Vec<u8> = (0..1_000_000_u32).map(|index| (index % 251) as u8).collect();
+    let parts: [(&str, &[u8]); 3] = [("1-1.w0.part", &large), ("1-1.w1.part", b""), ("1-10.w0.part", b"\0\xff\n")];
+    for (name, bytes) in parts {
+        store.put_part(name, bytes).expect("a part can be written");
+        store.put_part(name, bytes).expect("the same part can be written again");
+    }
+    for (name, bytes) in parts {
+        assert!(store.part(name).expect("a part can be read") == bytes, "{name}");
+    }
+    assert_eq!(store.manifests().expect("manifests can be listed"), [], "a part is no checkpoint");
+}
+
+fn manifests_are_exclusive_and_ascend<S: CheckpointStore>(mut store: S) {
+    let generation = claim(&mut store);
+    commit(&mut store, version(generation, 10), b"ten");
+    commit(&mut store, version(generation, 9), b"nine");
+    let again = store.commit(version(generation, 10), b"another ten");
+    assert!(matches!(again, Err(StoreError::Taken { .. })), "{again:?}");
+    assert_eq!(store.manifest(version(generation, 10)).expect("a manifest can be read"), b"ten");
+
+    let next = claim(&mut store);
+    commit(&mut store, version(next, 2), b"");
+    assert_eq!(
+        store.manifests().expect("manifests can be listed"),
+        [version(generation, 9), version(generation, 10), version(next, 2)]
+    );
+    assert_eq!(store.manifest(version(next, 2)).expect("a manifest can be read"), b"");
+    let missing = store.manifest(version(next, 9));
+    assert!(matches!(missing, Err(StoreError::Missing { .. })), "{missing:?}");
+}
+
+fn generations_strictly_rise<S: CheckpointStore>(mut store: S) {
+    let mut last = claim(&mut store);
+    for round in 0..12 {
+        if round == 4 {
+            // A manifest is proof of a generation too, even if nothing else is left of it.
+            commit(&mut store, version(last + 5, 1), b"ahead");
+            last += 5;
+        }
+        if round == 8 {
+            store.retain(&[], &[]).expect("everything can be dropped");
+        }
+        let next = claim(&mut store);
+        assert!(last < next, "{next} after {last} in round {round}");
+        last = next;
+    }
+}
+
+fn only_the_newest_generation_commits<S: CheckpointStore>(mut store: S) {
+    let zombie = claim(&mut store);
+    commit(&mut store, version(zombie, 1), b"in time");
+    let owner = claim(&mut store);
+    let late = store.commit(version(zombie, 2), b"too late");
+    assert!(matches!(late, Err(StoreError::Taken { .. })), "{late:?}");
+    commit(&mut store, version(owner, 2), b"in time");
+    assert_eq!(store.manifests().expect("manifests can be listed"), [version(zombie, 1), version(owner, 2)]);
+}
+
+fn retain_keeps_what_is_named_and_nothing_else<S: CheckpointStore>(mut store: S) {
+    let generation = claim(&mut store);
+    for number in 1..=4 {
+        store.put_part(&format!("{generation}-{number}.w0.part"), &[number as u8]).expect("a part can be written");
+        commit(&mut store, version(generation, number), &[number as u8]);
+    }
+    let part = |number: u64| format!("{generation}-{number}.w0.part");
+    let versions = [version(generation, 4), version(generation, 3), version(generation, 77)];
+    // The second part belongs to a dropped checkpoint and is still in use by a later one.
+    let parts = [part(4), part(3), part(2), part(77)];
+    for _ in 0..2 {
+        store.retain(&versions, &parts).expect("old checkpoints can be dropped");
+        assert_eq!(
+            store.manifests().expect("manifests can be listed"),
+            [version(generation, 3), version(generation, 4)]
+        );
+        for number in [2, 3, 4] {
+            assert_eq!(store.part(&part(number)).expect("a named part stays"), [number as u8]);
+        }
+        let dropped = store.part(&part(1));
+        assert!(matches!(dropped, Err(StoreError::Missing { .. })), "{dropped:?}");
+        let dropped = store.manifest(version(generation, 1));
+        assert!(matches!(dropped, Err(StoreError::Missing { .. })), "{dropped:?}");
+    }
+    commit(&mut store, version(generation, 5), b"on it goes");
+}

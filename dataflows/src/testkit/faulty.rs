@@ -1,0 +1,226 @@
+//! A seeded wrapper that makes a store or sink fail as real ones do.
+
+use std::collections::VecDeque;
+
+use super::SplitMix64;
+use crate::{
+    letter::DeadLetter,
+    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, SinkError, StoreError, Version},
+};
+
+/// How many of the last calls a failing test prints: enough to see what led up to it, and a bound for long runs.
+const SCHEDULE_CALLS_MAX: usize = 1_000;
+
+/// What a call meets.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is done, and says so.
+    None,
+    /// It is done, and says that it failed: an answer got lost.
+    DoneButFailed,
+    /// Of a write of several rows only the first ones are done, and it says that it failed. Elsewhere like `Lost`.
+    Torn,
+    /// Nothing is done, and nobody answers.
+    Lost,
+    /// Nothing is done, and the answer is no.
+    Refused,
+}
+
+/// The cause of every injected error.
+#[derive(Debug, thiserror::Error)]
+#[error("injected fault {0:?}")]
+pub struct Injected(pub Fault);
+
+/// A store or sink that fails by a schedule drawn from its seed: half of the calls go through.
+///
+/// Reads are never done and failed at once: they are answered or not. When a test panics, the seed and the
+/// schedule of the last calls are printed.
+pub struct Faulty<S> {
+    inner: S,
+    seed: u64,
+    dice: SplitMix64,
+    calls: u64,
+    schedule: VecDeque<(u64, &'static str, Fault)>,
+}
+
+impl<S> Faulty<S> {
+    /// Wraps `inner` into the faults of `seed`.
+    pub fn new(inner: S, seed: u64) -> Self {
+        Self { inner, seed, dice: SplitMix64::new(seed), calls: 0, schedule: VecDeque::new() }
+    }
+
+    /// What is wrapped, without faults.
+    pub fn inner(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The last calls and what each met, oldest first.
+    pub fn schedule(&self) -> impl Iterator<Item = &(u64, &'static str, Fault)> {
+        self.schedule.iter()
+    }
+
+    fn draw(&mut self, call: &'static str) -> Fault {
+        let fault = match self.dice.below(8) {
+            0 => Fault::DoneButFailed,
+            1 => Fault::Torn,
+            2 => Fault::Lost,
+            3 => Fault::Refused,
+            _ => Fault::None,
+        };
+        if self.schedule.len() == SCHEDULE_CALLS_MAX {
+            self.schedule.pop_front();
+        }
+        self.schedule.push_back((self.calls, call, fault));
+        self.calls += 1;
+        fault
+    }
+
+    fn through<T, E>(
+        &mut self,
+        call: &'static str,
+        error: fn(Fault, &'static str) -> E,
+        act: impl FnOnce(&mut S) -> Result<T, E>,
+    ) -> Result<T, E> {
+        match self.draw(call) {
+            Fault::None => act(&mut self.inner),
+            fault @ Fault::DoneButFailed => act(&mut self.inner).and(Err(error(fault, call))),
+            fault @ (Fault::Torn | Fault::Lost | Fault::Refused) => Err(error(fault, call)),
+        }
+    }
+}
+
+impl<S> Drop for Faulty<S> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("faults of seed {}: {:?}", self.seed, self.schedule);
+        }
+    }
+}
+
+fn sink_error(fault: Fault, call: &'static str) -> SinkError {
+    let (sink, what, cause) = ("faulty".to_owned(), call.to_owned(), Box::new(Injected(fault)));
+    match fault {
+        Fault::Refused => SinkError::Refused { sink, what, cause },
+        _ => SinkError::Unanswered { sink, what, cause },
+    }
+}
+
+fn store_error(fault: Fault, call: &'static str) -> StoreError {
+    StoreError::Failed { name: call.to_owned(), cause: Box::new(Injected(fault)) }
+}
+
+impl<S: CountSink> CountSink for Faulty<S> {
+    fn claim(&mut self) -> Result<Option<Claim>, SinkError> {
+        self.through("claim", sink_error, S::claim)
+    }
+
+    fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
+        self.through("set_claim", sink_error, |inner| inner.set_claim(claim))
+    }
+
+    fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError> {
+        match self.draw("write") {
+            Fault::None => self.inner.write(version, rows),
+            fault @ Fault::DoneButFailed => self.inner.write(version, rows).and(Err(sink_error(fault, "write"))),
+            fault @ Fault::Torn => {
+                let done = self.dice.below(rows.len() as u64 + 1) as usize;
+                self.inner.write(version, &rows[..done]).and(Err(sink_error(fault, "write")))
+            }
+            fault @ (Fault::Lost | Fault::Refused) => Err(sink_error(fault, "write")),
+        }
+    }
+}
+
+impl<S: LetterSink> LetterSink for Faulty<S> {
+    fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
+        self.through("publish", sink_error, |inner| inner.publish(version, letters))
+    }
+}
+
+impl<S: CheckpointStore> CheckpointStore for Faulty<S> {
+    fn claim_generation(&mut self) -> Result<u64, StoreError> {
+        self.through("claim_generation", store_error, S::claim_generation)
+    }
+
+    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.through("put_part", store_error, |inner| inner.put_part(name, bytes))
+    }
+
+    fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {
+        self.through("commit", store_error, |inner| inner.commit(version, manifest))
+    }
+
+    fn manifests(&mut self) -> Result<Vec<Version>, StoreError> {
+        self.through("manifests", store_error, S::manifests)
+    }
+
+    fn manifest(&mut self, version: Version) -> Result<Vec<u8>, StoreError> {
+        self.through("manifest", store_error, |inner| inner.manifest(version))
+    }
+
+    fn part(&mut self, name: &str) -> Result<Vec<u8>, StoreError> {
+        self.through("part", store_error, |inner| inner.part(name))
+    }
+
+    fn retain(&mut self, versions: &[Version], parts: &[String]) -> Result<(), StoreError> {
+        self.through("retain", store_error, |inner| inner.retain(versions, parts))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts what gets through.
+    #[derive(Default)]
+    struct Counting {
+        rows: usize,
+        writes: usize,
+    }
+
+    impl CountSink for Counting {
+        fn claim(&mut self) -> Result<Option<Claim>, SinkError> {
+            Ok(None)
+        }
+        fn set_claim(&mut self, _: &Claim) -> Result<(), SinkError> {
+            Ok(())
+        }
+        fn write(&mut self, _: Version, rows: &[CountRow]) -> Result<(), SinkError> {
+            self.writes += 1;
+            self.rows += rows.len();
+            Ok(())
+        }
+    }
+
+    fn write_often(seed: u64) -> (Faulty<Counting>, Vec<bool>) {
+        let row = CountRow {
+            video_id: "v".to_owned(),
+            event_type: "view".to_owned(),
+            window_start: 0,
+            count: 1,
+            is_final: false,
+            as_of: 0,
+        };
+        let mut sink = Faulty::new(Counting::default(), seed);
+        let answers = (0..500).map(|_| sink.write(Version::default(), &vec![row.clone(); 10]).is_ok()).collect();
+        (sink, answers)
+    }
+
+    #[test]
+    fn a_seed_names_its_schedule_and_each_fault_does_what_it_says() {
+        let (mut sink, answers) = write_often(1);
+        let met: Vec<Fault> = sink.schedule().map(|(_, _, fault)| *fault).collect();
+        for (ok, fault) in answers.iter().zip(&met) {
+            assert_eq!(*ok, *fault == Fault::None);
+        }
+        for fault in [Fault::None, Fault::DoneButFailed, Fault::Torn, Fault::Lost, Fault::Refused] {
+            assert!(20 < met.iter().filter(|other| **other == fault).count(), "{fault:?} comes");
+        }
+        let reached = met.iter().filter(|fault| !matches!(fault, Fault::Lost | Fault::Refused)).count();
+        let whole = met.iter().filter(|fault| matches!(fault, Fault::None | Fault::DoneButFailed)).count();
+        assert_eq!(sink.inner().writes, reached);
+        assert!(10 * whole < sink.inner().rows && sink.inner().rows < 10 * reached, "torn writes do a part");
+        assert_eq!(write_often(1).1, answers);
+        assert_ne!(write_often(2).1, answers);
+    }
+}

@@ -1,0 +1,115 @@
+//! A caller that repeats what failed, as the ports ask it to.
+
+use crate::{
+    letter::DeadLetter,
+    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, SinkError, StoreError, Version},
+};
+
+/// Attempts at one call. Half of [`super::Faulty`]'s calls go through, so that many in a row don't fail by chance.
+const ATTEMPTS_MAX: usize = 64;
+
+/// Repeats each call until it is `Ok`, or an answer that is not a fault: taken or missing.
+pub struct Retrying<S> {
+    inner: S,
+}
+
+impl<S> Retrying<S> {
+    /// Wraps `inner`.
+    pub fn new(inner: S) -> Self {
+        Self { inner }
+    }
+
+    /// What is wrapped.
+    pub fn inner(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    fn repeat<T, E>(
+        &mut self,
+        mut call: impl FnMut(&mut S) -> Result<T, E>,
+        passes: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        let mut last = call(&mut self.inner);
+        for _ in 1..ATTEMPTS_MAX {
+            match &last {
+                Err(error) if passes(error) => last = call(&mut self.inner),
+                _ => break,
+            }
+        }
+        last
+    }
+}
+
+fn any_sink_error(_: &SinkError) -> bool {
+    true
+}
+
+fn failed(error: &StoreError) -> bool {
+    matches!(error, StoreError::Failed { .. })
+}
+
+impl<S: CountSink> CountSink for Retrying<S> {
+    fn claim(&mut self) -> Result<Option<Claim>, SinkError> {
+        self.repeat(S::claim, any_sink_error)
+    }
+
+    fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
+        self.repeat(|inner| inner.set_claim(claim), any_sink_error)
+    }
+
+    fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError> {
+        self.repeat(|inner| inner.write(version, rows), any_sink_error)
+    }
+}
+
+impl<S: LetterSink> LetterSink for Retrying<S> {
+    fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
+        self.repeat(|inner| inner.publish(version, letters), any_sink_error)
+    }
+}
+
+impl<S: CheckpointStore> CheckpointStore for Retrying<S> {
+    fn claim_generation(&mut self) -> Result<u64, StoreError> {
+        self.repeat(S::claim_generation, failed)
+    }
+
+    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.repeat(|inner| inner.put_part(name, bytes), failed)
+    }
+
+    /// A commit that failed may have been done: then the repetition finds the version taken by itself, and knows
+    /// it by its bytes.
+    fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {
+        let mut attempts = 0;
+        let answer = self.repeat(
+            |inner| {
+                attempts += 1;
+                inner.commit(version, manifest)
+            },
+            failed,
+        );
+        match answer {
+            Err(StoreError::Taken { name }) if 1 < attempts => match self.manifest(version) {
+                Ok(stored) if stored == manifest => Ok(()),
+                _ => Err(StoreError::Taken { name }),
+            },
+            answer => answer,
+        }
+    }
+
+    fn manifests(&mut self) -> Result<Vec<Version>, StoreError> {
+        self.repeat(S::manifests, failed)
+    }
+
+    fn manifest(&mut self, version: Version) -> Result<Vec<u8>, StoreError> {
+        self.repeat(|inner| inner.manifest(version), failed)
+    }
+
+    fn part(&mut self, name: &str) -> Result<Vec<u8>, StoreError> {
+        self.repeat(|inner| inner.part(name), failed)
+    }
+
+    fn retain(&mut self, versions: &[Version], parts: &[String]) -> Result<(), StoreError> {
+        self.repeat(|inner| inner.retain(versions, parts), failed)
+    }
+}
