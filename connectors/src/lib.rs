@@ -1,2 +1,3 @@
+pub mod embedded;
 pub mod memory;
 pub mod partition;
