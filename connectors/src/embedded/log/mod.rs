@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/log.json                                the log's id, partition count, format version
 //! DIR/lock                                    held by the process that appends
-//! DIR/partition-0/00000000000000000000.log    a segment: records from offset 0 on, see [`frame`]
+//! DIR/partition-0/00000000000000000000.log    a segment: records from offset 0 on, see frame.rs
 //! DIR/partition-0/00000000000000418002.log    the next: the first one ends before 418002, whatever it holds behind that
 //! ```
 //!
