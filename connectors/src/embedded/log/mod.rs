@@ -17,7 +17,7 @@
 //!
 //! Not promised:
 //! * A batch that failed may be there in part: in the partitions that did not fail.
-//! * Segments before the last are not checked at opening but as they are read; [`Log::verify`] checks them at once.
+//! * Segments before the last are not checked at opening but as they are read; [`LogView::verify`] checks them at once.
 //! * Old segments are never removed.
 
 use std::{
