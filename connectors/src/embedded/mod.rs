@@ -2,4 +2,5 @@
 
 pub mod checkpoints;
 pub mod letters;
+pub mod log;
 pub mod store;

@@ -3,6 +3,7 @@
 
 pub mod checkpoints;
 pub mod letters;
+pub mod log;
 pub mod store;
 
 pub use checkpoints::MemoryCheckpoints;
