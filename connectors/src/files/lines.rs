@@ -66,10 +66,7 @@ impl<R: Read> Lines<R> {
         }
         match newline {
             Some(newline) => Next::Line(self.take(newline, newline + 1)),
-            None if !self.at_end => {
-                self.scanned = self.end;
-                Next::Fill
-            }
+            None if !self.at_end => Next::Fill,
             None if self.start == self.end => Next::Finished,
             None => Next::Line(self.take(self.end, self.end)),
         }

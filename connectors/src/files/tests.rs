@@ -287,6 +287,18 @@ fn files_are_numbered_in_the_order_of_their_bytes() {
 }
 
 #[test]
+fn the_order_is_that_of_whole_paths_also_across_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "a-b"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+        fs::write(folder.path().join(name).join("x.jsonl"), "").unwrap();
+    }
+    let partitions = FileInput::open_glob(folder.path().join("*/*.jsonl").to_str().unwrap()).unwrap();
+    let paths: Vec<_> = partitions.iter().map(|file| file.path.strip_prefix(folder.path()).unwrap()).collect();
+    assert_eq!(paths, [Path::new("a-b/x.jsonl"), Path::new("a/x.jsonl")]);
+}
+
+#[test]
 fn a_pattern_without_a_file_or_that_is_none_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let pattern = folder.path().join("*.absent");

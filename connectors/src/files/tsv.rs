@@ -190,6 +190,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(write_tsv(&folder.path().join("absent/out.tsv"), vec![row("a", "view", 0, 1)]).is_err());
         assert!(write_tsv(folder.path(), vec![row("a", "view", 0, 1)]).is_err(), "a folder is no file");
+        // Fails when the finished file is to take its name.
+        assert!(write_tsv(&folder.path().join("out.tsv/"), vec![row("a", "view", 0, 1)]).is_err());
         assert!(write_tsv(Path::new("/"), Vec::new()).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -125,6 +125,7 @@ const ROWS: &[(&str, &[u8], Option<Cause>)] = &[
     ("a pair and a low surrogate", id!(r#""\ud83d\ude00\ude00""#), UTF8),
     ("a surrogate pair the wrong way round", id!(r#""\ude00\ud83d""#), UTF8),
     ("a lone surrogate in an ignored value", with!(r#""x":"\ud800""#), UTF8),
+    ("two high surrogates in an ignored value", with!(r#""x":"\ud800\ud800""#), UTF8),
     ("a lone surrogate in an ignored key", with!(r#""\ud800":1"#), UTF8),
     ("a lone surrogate in a nested value", with!(r#""x":[{"y":["\udfff"]}]"#), UTF8),
     ("a lone surrogate in a nested key", with!(r#""x":{"\udbff":1}"#), UTF8),
@@ -541,8 +542,9 @@ fn has_huge_number(text: &str) -> bool {
     serde_json::from_str::<serde_json::Value>(text).is_err_and(|error| error.to_string().contains("out of range"))
 }
 
+// More by `PROPTEST_CASES=1000000`.
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(4000)))]
 
     #[test]
     fn the_fast_path_says_what_the_general_parser_says(text in event_text(), mutations in mutations()) {
