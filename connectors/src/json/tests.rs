@@ -560,7 +560,9 @@ proptest! {
     #[test]
     fn the_verdict_is_that_of_a_slow_decoder(text in event_text(), mutations in mutations()) {
         let payload = mutated(&text, &mutations);
-        prop_assume!(!has_huge_number(&String::from_utf8_lossy(&payload)));
+        if has_huge_number(&String::from_utf8_lossy(&payload)) {
+            return Ok(());
+        }
         let decoded = JsonEvents.decode(&payload);
         prop_assert_eq!(decoded.as_ref().ok().map(exact), reference::decode(&payload).as_ref().map(exact), "{:?}", decoded);
     }
