@@ -1,5 +1,7 @@
 //! Tidemark's outside: what implements the ports of `dataflows`, one module per system.
 
 pub mod embedded;
+pub mod files;
+pub mod json;
 pub mod memory;
 pub mod partition;
