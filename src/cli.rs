@@ -29,13 +29,27 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Configuration file (TOML); needs only the keys that differ from the built-in defaults
-    #[arg(long, global = true, value_name = "FILE", env = "TIDEMARK_CONFIG", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FILE",
+        env = "TIDEMARK_CONFIG",
+        hide_env_values = true
+    )]
     pub config: Option<PathBuf>,
     /// How logs are written to stderr
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", env = "TIDEMARK_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        value_name = "FORMAT",
+        default_value = "text",
+        env = "TIDEMARK_LOG_FORMAT"
+    )]
     pub log_format: LogFormat,
     /// Log more: -v debug, -vv everything (TIDEMARK_LOG overrides it)
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = "Global options", action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 

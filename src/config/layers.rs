@@ -442,8 +442,8 @@ mod tests {
             ("[http]\ndata_dir = \"d\"", "http.data_dir: unknown key; the nearest is data_dir (t.toml:2)"),
             ("[checkpoints]\nkeep = 3", "checkpoints: unknown key; the nearest is checkpoint (t.toml:1)"),
             (
-                "[http.limits]\nbody = \"1MiB\"",
-                "http.limits.body: unknown key; the nearest is http.limits.body_rate (t.toml:2)",
+                "[http.limits]\nbody_byte = \"1MiB\"",
+                "http.limits.body_byte: unknown key; the nearest is http.limits.body_bytes (t.toml:2)",
             ),
         ] {
             assert_eq!(faults(&file(text)), [expect]);
