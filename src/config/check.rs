@@ -1,0 +1,572 @@
+//! From [`Config`] to [`Settings`]: every rule about values, all of them judged, none of them by I/O.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
+
+use dataflows::time::MINUTE_MS;
+
+use super::{
+    text::{self, Config},
+    units::{parse_duration_ms, parse_size},
+};
+
+/// The coarsest step of stream time that a replay or a catch-up takes, ms. Reading in step compares exact clocks,
+/// so it must leave room for two of them.
+pub const COARSE_STEP_MS: u64 = 10_000;
+
+/// A worker is a thread; more than this is a slip of the keyboard.
+const WORKERS_MAX: u32 = 256;
+
+const PARTITIONS_MAX: u32 = 1024;
+
+/// A shorter interval would spend its time on fsync.
+const INTERVAL_MS_MIN: u64 = 100;
+
+/// Folder of the checkpoints under `data_dir`.
+const CHECKPOINTS: &str = "checkpoints";
+
+/// One thing wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The dotted key; the file where it can't be read at all.
+    pub key: String,
+    /// What is wrong, in words.
+    pub problem: String,
+    /// Where the value is from; `None` for a built-in default.
+    pub origin: Option<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.problem)?;
+        match &self.origin {
+            Some(origin) => write!(f, " ({origin})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A configuration that obeys every rule. Only [`Config::check`] makes one outside of tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Holds `log/`, `store/`, `checkpoints/` and `dead-letters/`.
+    pub data_dir: PathBuf,
+    /// Worker threads.
+    pub workers: NonZeroUsize,
+    /// The input. Its kind is the embedded log: this build has no other.
+    pub source: SourceSettings,
+    /// Where windows go as they change.
+    pub sink: SinkKind,
+    /// What is late, remembered, ahead.
+    pub time: TimeSettings,
+    /// What stays in memory.
+    pub index: IndexSettings,
+    /// When and where state is kept.
+    pub checkpoint: CheckpointSettings,
+    /// The door.
+    pub http: HttpSettings,
+}
+
+/// The input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceSettings {
+    /// Partitions of a new log, at most 1024.
+    pub partitions: NonZeroU32,
+}
+
+/// Where windows go as they change.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum SinkKind {
+    /// The embedded store, under `data_dir`.
+    Store,
+    /// Nowhere.
+    None,
+}
+
+/// Times that decide what counts and when it is seen. All are stream time except `idle_after_ms`.
+///
+/// * `tick` divides a minute; `lateness` and `remember` are multiples of it
+/// * `lateness <= remember`
+/// * `2 * coarsest_step() < alignment`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeSettings {
+    /// How far behind its partition's clock an event may be and still count.
+    pub lateness_ms: u64,
+    /// How long a counted event is remembered.
+    pub remember_ms: u64,
+    /// Wall-clock time after which a partition with nothing to read is drained.
+    pub idle_after_ms: u64,
+    /// How far ahead of its append time an event may be.
+    pub max_future_ms: u64,
+    /// How far ahead of its partition's clock an event may be and still move it at once.
+    pub max_jump_ms: u64,
+    /// The step in which counts become visible.
+    pub tick_ms: u64,
+    /// How far a partition may be read ahead of the slowest.
+    pub alignment_ms: u64,
+}
+
+impl TimeSettings {
+    /// The step while catching up and in replays: [`COARSE_STEP_MS`], rounded up to whole ticks.
+    pub fn coarsest_step_ms(&self) -> u64 {
+        coarsest_step_ms(self.tick_ms)
+    }
+}
+
+fn coarsest_step_ms(tick_ms: u64) -> u64 {
+    COARSE_STEP_MS.next_multiple_of(tick_ms)
+}
+
+/// What stays in memory. `lateness + as_of + 1 min <= hot`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexSettings {
+    /// How long minute windows stay in memory, stream time.
+    pub hot_ms: u64,
+    /// How far back `as_of` reaches, stream time.
+    pub as_of_ms: u64,
+}
+
+/// When and where state is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointSettings {
+    /// Between two checkpoints, at least 100 ms.
+    pub interval_ms: u64,
+    /// How many are kept.
+    pub keep: NonZeroUsize,
+    /// The folder.
+    pub dir: PathBuf,
+}
+
+/// The door.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// A loopback address, or there is a token file.
+    pub listen: SocketAddr,
+    /// File with the bearer token that every request must carry.
+    pub token_file: Option<PathBuf>,
+    /// What a client may cost.
+    pub limits: HttpLimits,
+}
+
+/// What a client may cost. None is zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// From the connection's start to the end of its headers.
+    pub header_read_ms: u64,
+    /// From the end of the headers to the end of the body.
+    pub body_read_ms: u64,
+    /// The least speed of a body.
+    pub body_bytes_per_second: NonZeroU64,
+    /// How long a connection may stay open without a request.
+    pub idle_ms: u64,
+    /// For the client to take an answer.
+    pub write_ms: u64,
+    /// How long `?after=` waits.
+    pub after_wait_ms: u64,
+    /// All headers of a request together.
+    pub header_bytes: NonZeroUsize,
+    /// Number of headers of a request.
+    pub headers: NonZeroUsize,
+    /// A body as it is sent.
+    pub body_bytes: NonZeroUsize,
+    /// A compressed body unpacked.
+    pub decompressed_bytes: NonZeroUsize,
+    /// A compressed body unpacked, over the same as sent.
+    pub decompressed_ratio: NonZeroUsize,
+    /// Open connections in all.
+    pub connections: NonZeroUsize,
+    /// Open connections from one address.
+    pub connections_per_address: NonZeroUsize,
+    /// Requests a second per token, or per address.
+    pub requests_per_second: NonZeroU32,
+}
+
+impl Config {
+    /// Judges every rule. No I/O: whether a folder can be written shows when it is.
+    pub fn check(&self) -> Result<Settings, Vec<Fault>> {
+        let mut judge = Judge::default();
+        if self.data_dir.is_empty() {
+            judge.fault("data_dir", "it is empty");
+        }
+        let data_dir = PathBuf::from(&self.data_dir);
+        let settings = Settings {
+            workers: judge.whole("workers", self.workers, 1..=WORKERS_MAX),
+            source: judge.source(&self.source),
+            sink: judge.sink(&self.sink),
+            time: judge.time(&self.time),
+            index: judge.index(&self.index, &self.time),
+            checkpoint: judge.checkpoint(&self.checkpoint, &data_dir),
+            http: judge.http(&self.http),
+            data_dir,
+        };
+        judge.unused_sections(self);
+        if judge.faults.is_empty() { Ok(settings) } else { Err(judge.faults) }
+    }
+}
+
+/// Collects faults. What is at fault gets a stand-in value, which no settings are ever made of.
+#[derive(Default)]
+struct Judge {
+    faults: Vec<Fault>,
+}
+
+impl Judge {
+    fn fault(&mut self, key: &str, problem: impl Into<String>) {
+        self.faults.push(Fault { key: key.to_owned(), problem: problem.into(), origin: None });
+    }
+
+    fn duration(&mut self, key: &str, text: &str, least_ms: u64) -> u64 {
+        match parse_duration_ms(text) {
+            Ok(ms) if least_ms <= ms => return ms,
+            Ok(_) => self.fault(key, format!("{text:?} is less than {least_ms}ms")),
+            Err(problem) => self.fault(key, problem),
+        }
+        least_ms
+    }
+
+    /// A whole number within bounds that are not below 1, in whichever type holds it without zero.
+    fn whole<N: TryFrom<NonZeroU32>>(&mut self, key: &str, number: i64, bounds: RangeInclusive<u32>) -> N {
+        let fitting = u32::try_from(number).ok().filter(|number| bounds.contains(number));
+        if fitting.is_none() {
+            self.fault(key, format!("{number} is not within {} to {}", bounds.start(), bounds.end()));
+        }
+        widened(fitting.and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// A size from 1 byte to `most`.
+    fn size<N: TryFrom<NonZeroU32>>(&mut self, key: &str, text: &str, most: u32) -> N {
+        let fitting = match parse_size(text) {
+            Ok(bytes) => {
+                let fitting = u32::try_from(bytes).ok().filter(|bytes| *bytes <= most).and_then(NonZeroU32::new);
+                if fitting.is_none() {
+                    self.fault(key, format!("{bytes} bytes are not within 1 to {most}"));
+                }
+                fitting
+            }
+            Err(problem) => {
+                self.fault(key, problem);
+                None
+            }
+        };
+        widened(fitting.unwrap_or(NonZeroU32::MIN))
+    }
+
+    fn source(&mut self, source: &text::Source) -> SourceSettings {
+        match source.kind.as_str() {
+            "log" => {}
+            "kafka" => self.fault("source.kind", "\"kafka\" is not in this build; \"log\" is"),
+            other => self.fault("source.kind", format!("{other:?} is no kind of source; \"log\" is")),
+        }
+        SourceSettings { partitions: self.whole("source.partitions", source.partitions, 1..=PARTITIONS_MAX) }
+    }
+
+    fn sink(&mut self, sink: &text::Sink) -> SinkKind {
+        match sink.kind.as_str() {
+            "store" => return SinkKind::Store,
+            "none" => {}
+            "cassandra" => self.fault("sink.kind", "\"cassandra\" is not in this build; \"store\" and \"none\" are"),
+            other => self.fault("sink.kind", format!("{other:?} is no kind of sink; \"store\" and \"none\" are")),
+        }
+        SinkKind::None
+    }
+
+    fn time(&mut self, time: &text::Time) -> TimeSettings {
+        let tick_ms = self.duration("time.tick", &time.tick, 1);
+        if !MINUTE_MS.is_multiple_of(tick_ms) {
+            self.fault("time.tick", format!("{:?} does not divide a minute", time.tick));
+        }
+        let lateness_ms = self.duration("time.lateness", &time.lateness, 0);
+        self.whole_ticks("time.lateness", &time.lateness, lateness_ms, tick_ms);
+        let remember_ms = match &time.remember {
+            None => lateness_ms,
+            Some(remember) => {
+                let remember_ms = self.duration("time.remember", remember, 0);
+                self.whole_ticks("time.remember", remember, remember_ms, tick_ms);
+                if self.good(&["time.remember", "time.lateness"]) && remember_ms < lateness_ms {
+                    let problem = format!(
+                        "{remember:?} is less than time.lateness ({:?}): a repeat could count twice; leave it out to \
+                         remember as long",
+                        time.lateness
+                    );
+                    self.fault("time.remember", problem);
+                }
+                remember_ms
+            }
+        };
+        let alignment_ms = self.duration("time.alignment", &time.alignment, 1);
+        let coarsest_ms = coarsest_step_ms(tick_ms);
+        if self.good(&["time.alignment", "time.tick"]) && alignment_ms <= 2 * coarsest_ms {
+            let problem =
+                format!("{:?} is not more than two of the coarsest steps ({coarsest_ms}ms each)", time.alignment);
+            self.fault("time.alignment", problem);
+        }
+        match time.quiet.as_str() {
+            "hold" => {}
+            "release" => self.fault("time.quiet", "quiet = \"release\" comes with Kafka; \"hold\" is in this build"),
+            other => self.fault("time.quiet", format!("{other:?} is neither \"hold\" nor \"release\"")),
+        }
+        TimeSettings {
+            lateness_ms,
+            remember_ms,
+            idle_after_ms: self.duration("time.idle_after", &time.idle_after, 1),
+            max_future_ms: self.duration("time.max_future", &time.max_future, 0),
+            max_jump_ms: self.duration("time.max_jump", &time.max_jump, 1),
+            tick_ms,
+            alignment_ms,
+        }
+    }
+
+    fn whole_ticks(&mut self, key: &str, text: &str, ms: u64, tick_ms: u64) {
+        if self.good(&[key, "time.tick"]) && !ms.is_multiple_of(tick_ms) {
+            self.fault(key, format!("{text:?} is not a multiple of time.tick ({tick_ms}ms)"));
+        }
+    }
+
+    fn index(&mut self, index: &text::Index, time: &text::Time) -> IndexSettings {
+        let hot_ms = self.duration("index.hot", &index.hot, 1);
+        let as_of_ms = self.duration("index.as_of", &index.as_of, 0);
+        if let Ok(lateness_ms) = parse_duration_ms(&time.lateness)
+            && self.good(&["index.hot", "index.as_of"])
+            && hot_ms < lateness_ms + as_of_ms + MINUTE_MS
+        {
+            let problem = format!(
+                "{:?} is less than time.lateness ({:?}) + index.as_of ({:?}) + 1m: windows would leave memory while \
+                 they can still change or be asked for",
+                index.hot, time.lateness, index.as_of
+            );
+            self.fault("index.hot", problem);
+        }
+        IndexSettings { hot_ms, as_of_ms }
+    }
+
+    fn checkpoint(&mut self, checkpoint: &text::Checkpoint, data_dir: &Path) -> CheckpointSettings {
+        let dir = match checkpoint.store.as_deref().map(|store| (store, store.strip_prefix("file:"))) {
+            None => data_dir.join(CHECKPOINTS),
+            Some((_, Some(dir))) if !dir.is_empty() => data_dir.join(dir),
+            Some((store, _)) => {
+                self.fault(
+                    "checkpoint.store",
+                    format!("{store:?} is not \"file:FOLDER\"; other stores are not in this build"),
+                );
+                PathBuf::new()
+            }
+        };
+        CheckpointSettings {
+            interval_ms: self.duration("checkpoint.interval", &checkpoint.interval, INTERVAL_MS_MIN),
+            keep: self.whole("checkpoint.keep", checkpoint.keep, 1..=1_000_000),
+            dir,
+        }
+    }
+
+    fn http(&mut self, http: &text::Http) -> HttpSettings {
+        let token_file = http.token_file.as_deref().map(PathBuf::from);
+        if http.token_file.as_deref() == Some("") {
+            self.fault("http.token_file", "it is empty");
+        }
+        let listen = match http.listen.parse::<SocketAddr>() {
+            Ok(listen) => {
+                if !listen.ip().to_canonical().is_loopback() && token_file.is_none() {
+                    let problem = format!("other machines can reach {listen}, so http.token_file is needed");
+                    self.fault("http.listen", problem);
+                }
+                listen
+            }
+            Err(_) => {
+                let problem = format!(
+                    "{:?} is not an address and port such as \"127.0.0.1:7070\" or \"[::1]:7070\"",
+                    http.listen
+                );
+                self.fault("http.listen", problem);
+                SocketAddr::from(([127, 0, 0, 1], 0))
+            }
+        };
+        HttpSettings { listen, token_file, limits: self.limits(&http.limits) }
+    }
+
+    fn limits(&mut self, limits: &text::Limits) -> HttpLimits {
+        const NUMBER_MAX: u32 = 1_000_000;
+        // Bodies are held in memory whole.
+        const BODY_BYTES_MAX: u32 = 1 << 30;
+        HttpLimits {
+            header_read_ms: self.duration("http.limits.header_read", &limits.header_read, 1),
+            body_read_ms: self.duration("http.limits.body_read", &limits.body_read, 1),
+            body_bytes_per_second: self.size("http.limits.body_rate", &limits.body_rate, BODY_BYTES_MAX),
+            idle_ms: self.duration("http.limits.idle", &limits.idle, 1),
+            write_ms: self.duration("http.limits.write", &limits.write, 1),
+            after_wait_ms: self.duration("http.limits.after_wait", &limits.after_wait, 1),
+            header_bytes: self.size("http.limits.header_bytes", &limits.header_bytes, 1 << 24),
+            headers: self.whole("http.limits.headers", limits.headers, 1..=10_000),
+            body_bytes: self.size("http.limits.body_bytes", &limits.body_bytes, BODY_BYTES_MAX),
+            decompressed_bytes: self.size("http.limits.decompressed_bytes", &limits.decompressed_bytes, BODY_BYTES_MAX),
+            decompressed_ratio: self.whole("http.limits.decompressed_ratio", limits.decompressed_ratio, 1..=NUMBER_MAX),
+            connections: self.whole("http.limits.connections", limits.connections, 1..=NUMBER_MAX),
+            connections_per_address: self.whole(
+                "http.limits.connections_per_address",
+                limits.connections_per_address,
+                1..=NUMBER_MAX,
+            ),
+            requests_per_second: self.whole(
+                "http.limits.requests_per_second",
+                limits.requests_per_second,
+                1..=u32::MAX,
+            ),
+        }
+    }
+
+    /// Sections that this build does not read are still kept to what could make sense.
+    fn unused_sections(&mut self, config: &Config) {
+        let _: NonZeroU32 = self.whole("cassandra.replication_factor", config.cassandra.replication_factor, 1..=100);
+        for (key, addresses) in
+            [("kafka.brokers", &config.kafka.brokers), ("cassandra.contact_points", &config.cassandra.contact_points)]
+        {
+            if addresses.is_empty() {
+                self.fault(key, "it is empty");
+            }
+        }
+    }
+
+    /// Whether none of the keys is at fault so far, so that a rule about them says something new.
+    fn good(&self, keys: &[&str]) -> bool {
+        self.faults.iter().all(|fault| !keys.contains(&fault.key.as_str()))
+    }
+}
+
+fn widened<N: TryFrom<NonZeroU32>>(number: NonZeroU32) -> N {
+    N::try_from(number).ok().expect("32 bits fit into every type here")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The built-in defaults with some lines of TOML laid over.
+    fn check(lines: &str) -> Result<Settings, Vec<Fault>> {
+        let layers = super::super::Layers { file: Some(("t.toml".into(), lines.to_owned())), ..Default::default() };
+        super::super::Effective::of(&layers).settings()
+    }
+
+    /// The keys at fault, each once for each fault.
+    fn keys(lines: &str) -> Vec<String> {
+        check(lines).err().unwrap_or_default().into_iter().map(|fault| fault.key).collect()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let settings = Config::embedded().check().unwrap();
+        assert_eq!(settings.data_dir, Path::new("tidemark-data"));
+        assert_eq!(settings.source.partitions.get(), 4);
+        assert_eq!(settings.sink, SinkKind::Store);
+        let time = TimeSettings {
+            lateness_ms: 600_000,
+            remember_ms: 600_000,
+            idle_after_ms: 250,
+            max_future_ms: 300_000,
+            max_jump_ms: 3_600_000,
+            tick_ms: 100,
+            alignment_ms: 120_000,
+        };
+        assert_eq!(settings.time, time);
+        assert_eq!(settings.index, IndexSettings { hot_ms: 172_800_000, as_of_ms: 900_000 });
+        assert_eq!((settings.checkpoint.interval_ms, settings.checkpoint.keep.get()), (5000, 3));
+        assert_eq!(settings.checkpoint.dir, Path::new("tidemark-data/checkpoints"));
+        assert_eq!(settings.http.listen, SocketAddr::from(([127, 0, 0, 1], 7070)));
+        assert_eq!(settings.http.token_file, None);
+        assert_eq!(settings.http.limits.body_bytes.get(), 4 << 20);
+        assert_eq!(settings.http.limits.requests_per_second.get(), 2000);
+    }
+
+    #[test]
+    fn each_rule_is_a_fault_of_its_key() {
+        for (lines, key) in [
+            ("data_dir = \"\"", "data_dir"),
+            ("workers = 0", "workers"),
+            ("workers = 257", "workers"),
+            ("source.partitions = 0", "source.partitions"),
+            ("source.partitions = -1", "source.partitions"),
+            ("source.partitions = 1025", "source.partitions"),
+            ("source.kind = \"kafka\"", "source.kind"),
+            ("source.kind = \"pulsar\"", "source.kind"),
+            ("sink.kind = \"cassandra\"", "sink.kind"),
+            ("sink.kind = \"Store\"", "sink.kind"),
+            ("time.tick = \"70ms\"\ntime.lateness = \"70s\"", "time.tick"),
+            ("time.tick = \"0ms\"", "time.tick"),
+            ("time.tick = \"2m\"\ntime.lateness = \"2m\"\ntime.alignment = \"10m\"", "time.tick"),
+            ("time.lateness = \"1050ms\"", "time.lateness"),
+            ("time.lateness = \"1\"", "time.lateness"),
+            ("time.remember = \"599s\"", "time.remember"),
+            ("time.remember = \"600050ms\"", "time.remember"),
+            ("time.alignment = \"20s\"", "time.alignment"),
+            ("time.tick = \"1m\"", "time.alignment"),
+            ("time.max_jump = \"0s\"", "time.max_jump"),
+            ("time.idle_after = \"0s\"", "time.idle_after"),
+            ("time.quiet = \"release\"", "time.quiet"),
+            ("time.quiet = \"loud\"", "time.quiet"),
+            ("index.hot = \"1559999ms\"", "index.hot"),
+            ("checkpoint.interval = \"99ms\"", "checkpoint.interval"),
+            ("checkpoint.keep = 0", "checkpoint.keep"),
+            ("checkpoint.store = \"s3://bucket\"", "checkpoint.store"),
+            ("checkpoint.store = \"file:\"", "checkpoint.store"),
+            ("http.listen = \"localhost\"", "http.listen"),
+            ("http.listen = \"0.0.0.0:7070\"", "http.listen"),
+            ("http.listen = \"[::]:7070\"", "http.listen"),
+            ("http.token_file = \"\"", "http.token_file"),
+            ("http.limits.body_bytes = \"0B\"", "http.limits.body_bytes"),
+            ("http.limits.body_bytes = \"2GiB\"", "http.limits.body_bytes"),
+            ("http.limits.connections = 0", "http.limits.connections"),
+            ("cassandra.replication_factor = 0", "cassandra.replication_factor"),
+            ("kafka.brokers = []", "kafka.brokers"),
+        ] {
+            assert_eq!(keys(lines), [key], "{lines}: {:#?}", check(lines));
+        }
+    }
+
+    #[test]
+    fn the_edges_of_each_rule_are_good() {
+        for lines in [
+            "workers = 256",
+            "source.partitions = 1024",
+            "source.partitions = 1",
+            "sink.kind = \"none\"",
+            "time.tick = \"1m\"\ntime.alignment = \"120001ms\"",
+            "time.remember = \"10m\"",
+            "time.alignment = \"20001ms\"",
+            "time.lateness = \"0s\"",
+            "index.hot = \"26m\"",
+            "checkpoint.interval = \"100ms\"\ncheckpoint.keep = 1",
+            "http.listen = \"[::1]:1\"",
+            "http.listen = \"[::ffff:127.0.0.1]:1\"",
+            "http.listen = \"0.0.0.0:7070\"\nhttp.token_file = \"t\"",
+        ] {
+            assert_eq!(keys(lines), Vec::<String>::new(), "{lines}: {:#?}", check(lines));
+        }
+    }
+
+    #[test]
+    fn all_faults_come_at_once_and_none_follows_from_another() {
+        let lines = "workers = 0\n[time]\ntick = \"x\"\nlateness = \"y\"\nalignment = \"1s\"\n[index]\nhot = \"1s\"\n";
+        assert_eq!(keys(lines), ["workers", "time.tick", "time.lateness"]);
+        let lines = "workers = 0\n[time]\nalignment = \"1s\"\n[index]\nhot = \"1s\"\n[checkpoint]\nkeep = 0\n";
+        assert_eq!(keys(lines), ["workers", "time.alignment", "index.hot", "checkpoint.keep"]);
+    }
+
+    #[test]
+    fn remember_left_out_is_lateness() {
+        assert_eq!(check("time.lateness = \"20m\"").unwrap().time.remember_ms, 1_200_000);
+    }
+
+    #[test]
+    fn checkpoints_are_under_the_data_folder_unless_said_otherwise() {
+        for (lines, dir) in [
+            ("data_dir = \"d\"", "d/checkpoints"),
+            ("data_dir = \"d\"\ncheckpoint.store = \"file:c/x\"", "d/c/x"),
+            ("data_dir = \"d\"\ncheckpoint.store = \"file:/c\"", "/c"),
+        ] {
+            assert_eq!(check(lines).unwrap().checkpoint.dir, Path::new(dir), "{lines}");
+        }
+    }
+}
