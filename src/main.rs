@@ -19,6 +19,7 @@ use crate::{
 mod cli;
 mod commands;
 mod config;
+mod engine;
 mod exit;
 mod logging;
 mod produce;

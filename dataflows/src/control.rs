@@ -32,6 +32,7 @@ use crate::{
         manifest::PartInfo,
     },
     port::PartitionId,
+    rules::Rules,
     time::EventTime,
 };
 
@@ -115,6 +116,13 @@ pub struct Shared {
     outbox: VecDeque<Message>,
     control: Option<Activator>,
     sleepers: Vec<Activator>,
+}
+
+impl Shared {
+    /// Whether nothing is read any more and all that was read has been announced.
+    pub fn is_quiet(&self, rules: &Rules) -> bool {
+        self.stopping && self.board.all_drained() && self.board.drained_pace(rules.tick_ms) <= self.facts.frontier
+    }
 }
 
 /// A worker's handle on what its operators share.

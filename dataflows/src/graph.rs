@@ -59,10 +59,14 @@ pub struct Job<D> {
     pub timer: Rc<dyn Timer>,
     /// Told why a partition can't be read.
     pub on_error: Box<dyn FnMut(SourceError)>,
+    /// Told once when the job was told to stop and all that was read has been announced; on worker 0.
+    pub on_quiet: Option<Box<dyn FnOnce()>>,
     /// Told of each frontier.
     pub tell: Tell,
     /// Where this worker's cuts go.
     pub take_cut: TakeCut,
+    /// The frontier before which the sink is not written: it has rows of it already.
+    pub write_from: EventTime,
     /// Where all cells go once the input has ended; for replays.
     pub take_all: Option<TakeAll>,
     /// The index and its questions; replays have none.
@@ -106,9 +110,21 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
         (reader, lane)
     });
     let lanes = lanes.collect();
-    let reading = Reading { rules: job.rules, ended: job.ended, timer: job.timer, on_error: job.on_error };
-    let tally_job =
-        TallyJob { rules: job.rules, feeds_index: job.serve.is_some(), take_cut: job.take_cut, take_all: job.take_all };
+    let reading = Reading {
+        rules: job.rules,
+        ended: job.ended,
+        timer: job.timer,
+        on_error: job.on_error,
+        on_quiet: job.on_quiet,
+    };
+    let tally_job = TallyJob {
+        rules: job.rules,
+        feeds_index: job.serve.is_some(),
+        keeps_letters: job.take_all.is_none(),
+        write_from: job.write_from,
+        take_cut: job.take_cut,
+        take_all: job.take_all,
+    };
 
     worker.dataflow_named::<EventTime, _, _>("Tidemark", |scope| {
         let parcels = source::sources(scope, &hub, lanes, reading);

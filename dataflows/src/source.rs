@@ -40,6 +40,8 @@ pub struct Reading {
     pub timer: Rc<dyn Timer>,
     /// Told why a partition can't be read; it then stays where it is and holds the frontier.
     pub on_error: Box<dyn FnMut(SourceError)>,
+    /// Told once, on the worker that has it, when the job is stopping and all that was read has been announced.
+    pub on_quiet: Option<Box<dyn FnOnce()>>,
 }
 
 /// One partition under this worker's care.
@@ -89,6 +91,9 @@ pub fn sources<'scope, D: Decode>(
             for ward in wards.iter_mut().filter(|ward| ward.capability.is_some()) {
                 more |= ward.turn(&hub, &mut reading, now_ms);
                 ward.send(&hub, output);
+            }
+            if let Some(on_quiet) = reading.on_quiet.take_if(|_| hub.with(|shared| shared.is_quiet(&reading.rules))) {
+                on_quiet();
             }
             if more {
                 again.activate();

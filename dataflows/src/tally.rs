@@ -176,8 +176,8 @@ impl Tally {
         cells.map(row).collect()
     }
 
-    /// Takes the state at a frontier: what changed counts as written from here on, the letters as published.
-    fn cut(&mut self, watermark: EventTime) -> (PartState, Vec<CellState>) {
+    /// The state at a frontier. Its letters count as published from here on: whoever takes them sees to it.
+    fn cut(&mut self, watermark: EventTime) -> PartState {
         self.counts.finish(watermark);
         let mut part = PartState { letters: std::mem::take(&mut self.letters), ..PartState::default() };
         for (number, group) in part.groups.iter_mut().enumerate() {
@@ -194,8 +194,7 @@ impl Tally {
             });
             group.cells.push(CellState { series: place, ..cell });
         }
-        drop(table);
-        (part, self.counts.take_unwritten())
+        part
     }
 }
 
@@ -205,6 +204,10 @@ pub struct TallyJob {
     pub rules: Rules,
     /// Whether there is an index to feed.
     pub feeds_index: bool,
+    /// Whether dead letters are kept until a cut takes them.
+    pub keeps_letters: bool,
+    /// The frontier that the sink has rows of already: before it nothing is written, cells stay unwritten.
+    pub write_from: EventTime,
     /// Where cuts go.
     pub take_cut: TakeCut,
     /// Where everything goes once the input has ended.
@@ -345,6 +348,9 @@ impl TallyWorker {
         for parcel in parcels {
             *fuel = fuel.saturating_sub(parcel.rows.len() + 1);
             let more = self.tally.apply(parcel);
+            if !self.job.keeps_letters {
+                self.tally.letters.clear();
+            }
             told.entry(more.partition).or_insert_with(|| News::new(more.partition)).merge(more);
         }
         self.last_time = time;
@@ -394,7 +400,8 @@ impl TallyWorker {
             shared.facts.partitions.clone()
         });
         let watermark = partitions.watermark(&self.job.rules);
-        let (part, unwritten) = self.tally.cut(watermark);
+        let part = self.tally.cut(watermark);
+        let unwritten = if frontier < self.job.write_from { Vec::new() } else { self.tally.counts.take_unwritten() };
         let rows = self.tally.rows(unwritten.into_iter(), watermark, frontier);
         (self.job.take_cut)(WorkerCut { number, frontier, worker: self.worker, part, partitions, rows });
     }

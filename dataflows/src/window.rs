@@ -109,8 +109,11 @@ impl Counts {
     /// Puts back a cell of a checkpoint; the index is given it as one increment.
     pub fn restore(&mut self, cell: CellState) {
         let unsent = u32::try_from(cell.count).expect("four billion events of one video in a minute are out of reach");
-        self.windows.entry(cell.minute).or_default().insert(cell.series, Cell { count: cell.count, unsent, unwritten: false });
+        self.windows.entry(cell.minute).or_default().insert(cell.series, Cell { count: cell.count, unsent, unwritten: cell.unwritten });
         self.unsent.push((cell.series, cell.minute));
+        if cell.unwritten {
+            self.unwritten.push((cell.series, cell.minute));
+        }
     }
 
     /// Every cell, by window, in no order within one.

@@ -1,12 +1,239 @@
-//! Placeholder until the engine is wired in.
+//! `tidemark replay`: recomputes the counts of bounded history, with the same graph as `run`, at full speed.
 
-use crate::{
-    cli::ReplayArgs,
-    config::Settings,
-    exit::{Exit, Failure},
+use std::{
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
 };
 
-/// Not wired yet.
-pub fn run(_settings: Settings, _args: &ReplayArgs) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failed, anyhow::anyhow!("not wired yet")))
+use anyhow::Context as _;
+use connectors::{
+    embedded::{
+        log::{Log, LogError},
+        store::Store,
+    },
+    files::{FileInput, tsv},
+    json::JsonEvents,
+};
+use dataflows::{
+    announce::Announcement,
+    graph::{self, Job, Start},
+    identity::IdKey,
+    lane::Ended,
+    ledger::Ledger,
+    port::{Claim, CountRow, CountSink as _, PartitionId, Version},
+    tally::WorkerEnd,
+    time::{MINUTE_MS, Minute},
+};
+
+use crate::{
+    cli::{ReplayArgs, ReplayFrom, ReplayOut},
+    commands,
+    config::Settings,
+    engine::{self, FirstError, Handout, Monotonic, SendReader},
+    exit::{Exit, Failure, OrExit as _},
+    progress::Progress,
+};
+
+/// How often the progress is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Recomputes history and writes its counts.
+pub fn run(settings: Settings, args: &ReplayArgs) -> Result<(), Failure> {
+    let started = Instant::now();
+    let input = Input::open(&args.from)?;
+    let (rows, last) = count(&settings, input)?;
+    let since = args.since.unwrap_or(0);
+    let until = args.until.unwrap_or(u64::MAX);
+    let wanted = |row: &CountRow| since <= row.window_start && row.window_start < until;
+    let rows: Vec<CountRow> = rows.into_iter().filter(wanted).collect();
+    let written = match &args.out {
+        ReplayOut::Tsv(path) => {
+            tsv::write_tsv(path, rows).with_context(|| format!("writing {}", path.display())).or_exit(Exit::StateUnwritable)?
+        }
+        ReplayOut::Store(dir) => write_store(dir, &rows, &last)?,
+    };
+    commands::print(&summary(&last, written, started.elapsed()))
+}
+
+/// What is read, opened, with how much there is of it.
+struct Input {
+    readers: Vec<(u64, SendReader)>,
+    ended: Ended,
+    total: u64,
+    progress: Arc<AtomicU64>,
+    unit: &'static str,
+}
+
+impl Input {
+    fn open(from: &ReplayFrom) -> Result<Self, Failure> {
+        match from {
+            ReplayFrom::Files(pattern) => Self::files(pattern),
+            ReplayFrom::Log(dir) => Self::log(dir),
+        }
+    }
+
+    fn files(pattern: &str) -> Result<Self, Failure> {
+        let partitions = FileInput::open_glob(pattern).or_exit(Exit::Usage)?;
+        let progress = Arc::new(AtomicU64::new(0));
+        let total = partitions.iter().map(|partition| partition.size_bytes).sum();
+        let mut readers = Vec::new();
+        for partition in partitions {
+            let size = partition.size_bytes;
+            let reader = partition.reader(Arc::clone(&progress)).map_err(engine::source_failure)?;
+            readers.push((size, Box::new(reader) as SendReader));
+        }
+        Ok(Self { readers, ended: Ended::ForGood, total, progress, unit: "bytes" })
+    }
+
+    /// The log as it is now; what is appended from here on is not read.
+    fn log(dir: &Path) -> Result<Self, Failure> {
+        let log = Log::open_read_only(dir).map_err(log_failure)?;
+        let (firsts, ends) = (log.first_offsets(), log.end_offsets());
+        let mut readers = Vec::new();
+        for (partition, (first, end)) in (0..).zip(firsts.into_iter().zip(&ends)) {
+            eprintln!("partition {partition}: offsets {first} to {end}");
+            let reader = log.reader_until(PartitionId(partition), first, *end).map_err(engine::source_failure)?;
+            readers.push((end - first, Box::new(reader) as SendReader));
+        }
+        let total = readers.iter().map(|(records, _)| records).sum();
+        Ok(Self { readers, ended: Ended::ForNow, total, progress: Arc::default(), unit: "records" })
+    }
+}
+
+/// The failure of a log that can't be opened.
+pub fn log_failure(error: LogError) -> Failure {
+    let code = match &error {
+        LogError::Owned { .. } => Exit::OtherOwner,
+        LogError::Partitions { .. } | LogError::Missing { .. } => Exit::Usage,
+        LogError::Corrupt { .. } | LogError::Manifest { .. } => Exit::InputReplaced,
+        _ => Exit::StateUnwritable,
+    };
+    Failure::new(code, error)
+}
+
+/// Runs the graph to the end of the input: all rows, and what is true at the end.
+fn count(settings: &Settings, input: Input) -> Result<(Vec<CountRow>, Announcement), Failure> {
+    let workers = settings.workers.get();
+    let rules = engine::rules(&settings.time);
+    let start = Arc::new(Start::fresh(input.readers.iter().map(|(_, reader)| reader.partition())));
+    let handout = Handout::by_size(input.readers, workers);
+    let (errors, key) = (Arc::new(FirstError::default()), secret()?);
+    let (ends, collected) = mpsc::channel::<WorkerEnd>();
+    let last: Arc<Mutex<Option<Announcement>>> = Arc::default();
+    let (failed, announced, ended) = (Arc::clone(&errors), Arc::clone(&last), input.ended);
+    let read = (input.unit == "records").then(|| Arc::clone(&input.progress));
+    let guards = timely::execute(timely::Config::process(workers), move |worker| {
+        let (ends, failed) = (ends.clone(), Arc::clone(&failed));
+        let (announced, read, first) = (Arc::clone(&announced), read.clone(), worker.index() == 0);
+        let on_error = Arc::clone(&failed);
+        let job = Job {
+            decode: JsonEvents,
+            rules,
+            key,
+            start: Arc::clone(&start),
+            readers: handout.take(worker.index()),
+            ended,
+            timer: Rc::new(Monotonic::start()),
+            on_error: Box::new(move |error| on_error.set(error)),
+            on_quiet: None,
+            tell: Box::new(move |announcement| {
+                if first {
+                    if let Some(read) = &read {
+                        read.store(announcement.ledger().read, Ordering::Relaxed);
+                    }
+                    *announced.lock().expect("nobody panics while holding it") = Some(announcement);
+                }
+            }),
+            take_cut: Box::new(|_| {}),
+            write_from: 0,
+            take_all: Some(Box::new(move |end| {
+                // The receiver is only gone when the command has failed already.
+                let _ = ends.send(end);
+            })),
+            serve: None,
+            mailbox: None,
+            outcome: Box::new(|_| {}),
+        };
+        graph::build(worker, job);
+        engine::drive(worker, &failed, || {});
+    })
+    .map_err(|error| Failure::new(Exit::Internal, anyhow::anyhow!(error)))?;
+    let watched = watch(&collected, workers, input.total, input.unit, &input.progress, &errors);
+    for joined in guards.join() {
+        joined.map_err(|error| Failure::new(Exit::Internal, anyhow::anyhow!(error)))?;
+    }
+    if let Some(failure) = errors.failure() {
+        return Err(failure);
+    }
+    let last = last.lock().expect("the workers have ended").take().context("the end was not announced")?;
+    let rows = watched.into_iter().flat_map(|end| end.rows);
+    let finality = |row: CountRow| CountRow { is_final: last.is_final(Minute::of(row.window_start)), ..row };
+    Ok((rows.map(finality).collect(), last))
+}
+
+/// Waits for every worker's end, showing how far they are.
+fn watch(
+    ends: &mpsc::Receiver<WorkerEnd>,
+    workers: usize,
+    total: u64,
+    unit: &'static str,
+    progress: &AtomicU64,
+    errors: &FirstError,
+) -> Vec<WorkerEnd> {
+    let mut shown = Progress::new(total, unit);
+    let mut collected = Vec::new();
+    while collected.len() < workers && !errors.is_met() {
+        match ends.recv_timeout(LOOK) {
+            Ok(end) => collected.push(end),
+            Err(mpsc::RecvTimeoutError::Timeout) => shown.set(progress.load(Ordering::Relaxed)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    shown.finish();
+    collected
+}
+
+/// The secret of one run: no count depends on it.
+pub fn secret() -> Result<IdKey, Failure> {
+    let draw = || getrandom::u64().context("drawing random bytes");
+    Ok(IdKey([draw()?, draw()?]))
+}
+
+/// Writes into a store that holds nothing else.
+fn write_store(dir: &Path, rows: &[CountRow], last: &Announcement) -> Result<u64, Failure> {
+    let mut store = Store::open(dir).or_exit(Exit::StateUnwritable)?;
+    if store.claim().or_exit(Exit::StateUnwritable)?.is_some() {
+        let owned = format!("{} holds the rows of another history; name an empty folder", dir.display());
+        return Err(Failure::new(Exit::OtherOwner, anyhow::anyhow!(owned)));
+    }
+    let history = u128::from(getrandom::u64().context("drawing random bytes")?);
+    let version = Version { generation: 1, number: 1 };
+    let frontier = last.partitions.iter().filter_map(|at| at.clock).max().map_or(0, |clock| clock / MINUTE_MS * MINUTE_MS);
+    store.set_claim(&Claim { history, generation: 1, frontier }).or_exit(Exit::StateUnwritable)?;
+    store.write(version, rows).or_exit(Exit::StateUnwritable)?;
+    Ok(rows.len() as u64)
+}
+
+fn summary(last: &Announcement, rows: u64, took: Duration) -> String {
+    let mut text = String::new();
+    let mut line = |name: String, ledger: Ledger| {
+        let Ledger { read, counted, duplicate, late, future, malformed, oversize } = ledger;
+        text += &format!(
+            "{name}: read {read} = counted {counted} + duplicate {duplicate} + late {late} + future {future} + \
+             malformed {malformed} + oversize {oversize}\n"
+        );
+    };
+    for at in &last.partitions {
+        line(format!("partition {}", at.partition.0), at.ledger);
+    }
+    let sum = last.ledger();
+    line("all".to_owned(), sum);
+    let rate = sum.read as f64 / took.as_secs_f64();
+    text + &format!("{rows} rows in {:.2} s, {rate:.0} records/s\n", took.as_secs_f64())
 }

@@ -139,6 +139,8 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         ended: Ended::ForGood,
         timer: Rc::new(LookTimer::default()),
         on_error: Box::new(|error| panic!("{error}")),
+        on_quiet: None,
+        write_from: 0,
         tell: Box::new(move |announcement| {
             if index == 0 {
                 let _ = told.send(Event::Told(announcement));

@@ -1,0 +1,163 @@
+//! What `run` and `replay` share: rules from settings, time, and the partitions' way to the workers.
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use dataflows::{
+    port::{PartitionReader, SourceError, Timer},
+    rules::Rules,
+};
+use timely::worker::Worker;
+
+use crate::{
+    config::TimeSettings,
+    exit::{Exit, Failure},
+};
+
+/// A reader on its way to its worker.
+pub type SendReader = Box<dyn PartitionReader + Send>;
+
+/// How long a worker sleeps at most: its heartbeat shows that often.
+const PARK: Duration = Duration::from_millis(100);
+
+/// The dataflow's rules by the configuration.
+pub fn rules(time: &TimeSettings) -> Rules {
+    Rules {
+        lateness_ms: time.lateness_ms,
+        remember_ms: time.remember_ms,
+        max_future_ms: time.max_future_ms,
+        max_jump_ms: time.max_jump_ms,
+        tick_ms: time.tick_ms,
+        coarse_ms: time.coarsest_step_ms(),
+        idle_after_ms: time.idle_after_ms,
+        alignment_ms: time.alignment_ms,
+    }
+}
+
+/// The monotonic clock.
+#[derive(Copy, Clone, Debug)]
+pub struct Monotonic {
+    start: Instant,
+}
+
+impl Monotonic {
+    /// Starts at zero.
+    pub fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+}
+
+impl Timer for Monotonic {
+    fn monotonic_ms(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+}
+
+/// Readers by worker, each taken once.
+pub struct Handout {
+    by_worker: Mutex<Vec<Vec<SendReader>>>,
+}
+
+impl Handout {
+    /// Spreads readers over workers by size, the largest first, each to the worker with the least so far.
+    pub fn by_size(mut readers: Vec<(u64, SendReader)>, workers: usize) -> Self {
+        let mut loads = vec![0_u64; workers];
+        let mut by_worker: Vec<Vec<SendReader>> = (0..workers).map(|_| Vec::new()).collect();
+        readers.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+        for (size, reader) in readers {
+            let least = (0..workers).min_by_key(|worker| loads[*worker]).expect("there is a worker");
+            // One more each, so that empty partitions spread as well.
+            loads[least] += size + 1;
+            by_worker[least].push(reader);
+        }
+        Self { by_worker: Mutex::new(by_worker) }
+    }
+
+    /// The readers of a worker.
+    pub fn take(&self, worker: usize) -> Vec<Box<dyn PartitionReader>> {
+        let mut by_worker = self.by_worker.lock().expect("nobody panics while holding the readers");
+        std::mem::take(&mut by_worker[worker]).into_iter().map(|reader| reader as Box<dyn PartitionReader>).collect()
+    }
+}
+
+/// The first error that a worker met; all workers end when there is one.
+#[derive(Default)]
+pub struct FirstError {
+    met: AtomicBool,
+    error: Mutex<Option<SourceError>>,
+}
+
+impl FirstError {
+    /// Notes an error.
+    pub fn set(&self, error: SourceError) {
+        self.error.lock().expect("nobody panics while holding an error").get_or_insert(error);
+        self.met.store(true, Ordering::Release);
+    }
+
+    /// Whether there is one.
+    pub fn is_met(&self) -> bool {
+        self.met.load(Ordering::Acquire)
+    }
+
+    /// The error as a failure.
+    pub fn failure(&self) -> Option<Failure> {
+        self.error.lock().expect("nobody panics while holding an error").take().map(source_failure)
+    }
+}
+
+/// The failure of an input.
+pub fn source_failure(error: SourceError) -> Failure {
+    let code = match error {
+        SourceError::Replaced { .. } | SourceError::Corrupt { .. } => Exit::InputReplaced,
+        _ => Exit::Failed,
+    };
+    Failure::new(code, error)
+}
+
+/// Steps a worker until its dataflows have ended, or an input has failed; `beat` is called at each round.
+pub fn drive(worker: &mut Worker, errors: &FirstError, mut beat: impl FnMut()) {
+    while worker.has_dataflows() && !errors.is_met() {
+        beat();
+        worker.step_or_park(Some(PARK));
+    }
+    for dataflow in worker.installed_dataflows() {
+        worker.drop_dataflow(dataflow);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dataflows::port::{PartitionId, Reached, Record};
+    use std::ops::ControlFlow;
+
+    struct Nothing(u32);
+
+    impl PartitionReader for Nothing {
+        fn partition(&self) -> PartitionId {
+            PartitionId(self.0)
+        }
+
+        fn next_offset(&self) -> u64 {
+            0
+        }
+
+        fn read(&mut self, _: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError> {
+            Ok(Reached::Finished)
+        }
+    }
+
+    #[test]
+    fn partitions_are_spread_by_size() {
+        let sizes = [1_940, 4_040, 1_900, 2_630];
+        let readers = sizes.iter().zip(0..).map(|(size, n)| (*size, Box::new(Nothing(n)) as SendReader)).collect();
+        let handout = Handout::by_size(readers, 2);
+        let of = |worker| handout.take(worker).iter().map(|reader| reader.partition().0).collect::<Vec<_>>();
+        assert_eq!((of(0), of(1)), (vec![1, 2], vec![3, 0]));
+    }
+}
