@@ -1,1 +1,9 @@
+#![allow(dead_code)]
+
+mod commands {
+    pub mod query;
+}
+mod http;
+mod service;
+
 fn main() {}
