@@ -287,6 +287,8 @@ impl AsyncWrite for Patience {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[test]
@@ -302,6 +304,33 @@ mod tests {
         drop(first);
         let _third = admit("10.0.0.1").expect("one has left");
         assert_eq!(doorkeeper.inside.lock().unwrap().len(), 2, "no address is remembered longer than its connections");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_cut_off_and_one_that_reads_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // More than the sockets' buffers hold.
+        let answer = vec![0; 64 << 20];
+        for (reads, write_timeout_ms) in [(false, 30), (true, 10_000)] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let (phase, second) = (Arc::default(), Duration::from_secs(1));
+            let write_timeout = Duration::from_millis(write_timeout_ms);
+            let mut patience = Patience { stream, phase, head: None, head_timeout: second, write: None, write_timeout };
+            let write = async {
+                let written = patience.write_all(&answer).await;
+                drop(patience);
+                written
+            };
+            if reads {
+                let mut sink = tokio::io::sink();
+                let (written, copied) = tokio::join!(write, tokio::io::copy(&mut client, &mut sink));
+                written.unwrap();
+                assert_eq!(copied.unwrap(), answer.len() as u64);
+            } else {
+                assert_eq!(write.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            }
+        }
     }
 
     #[test]

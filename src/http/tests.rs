@@ -727,7 +727,8 @@ fn a_request_in_progress_is_answered_before_the_server_ends() {
 
 #[test]
 fn a_request_that_never_ends_does_not_hold_the_server() {
-    let limits = Limits { shutdown_wait: Duration::from_millis(20), ..Limits::default() };
+    let (shutdown_wait, after_wait) = (Duration::from_millis(20), Duration::from_secs(3600));
+    let limits = Limits { shutdown_wait, after_wait, ..Limits::default() };
     Server::run_with(limits, None, |mut server| async move {
         server.queries.announce(100, 0, [10, 20]);
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -736,7 +737,8 @@ fn a_request_that_never_ends_does_not_hold_the_server() {
             tokio::task::yield_now().await;
         }
         server.stop.take().unwrap().send(()).unwrap();
-        server.ended.await.unwrap().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), server.ended).await;
+        ended.expect("the request waits for an hour").unwrap().unwrap();
     });
 }
 
