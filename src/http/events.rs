@@ -52,6 +52,8 @@ impl Shape {
         match media_type {
             Some(name) if name.eq_ignore_ascii_case("application/json") => Ok(Shape::Json),
             Some(name) if name.eq_ignore_ascii_case("application/x-ndjson") => Ok(Shape::Lines),
+            // What `curl -d` says when it is told nothing.
+            Some(name) if name.eq_ignore_ascii_case("application/x-www-form-urlencoded") => Ok(Shape::Unsaid),
             _ => Err(Problem::unsupported("events come as application/json or application/x-ndjson")),
         }
     }
