@@ -13,8 +13,8 @@ mod units;
 use std::path::PathBuf;
 
 pub use check::{
-    COARSE_STEP_MS, CheckpointSettings, Fault, HttpLimits, HttpSettings, IndexSettings, Settings, SinkKind,
-    SourceSettings, TimeSettings,
+    Fault, HttpSettings, Settings, SinkKind,
+    TimeSettings,
 };
 pub use layers::{Effective, Layers};
 pub use text::Config;

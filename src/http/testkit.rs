@@ -22,7 +22,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::{Asked, BindError, Limits, State, serve};
+use super::{Asked, Limits, State, serve, server::BindError};
 use crate::service::{
     AsOfError, BoxFuture, CheckpointFacts, Entry, EventCheck, Facts, Ingest, IngestError, Queries, StatusSource,
 };
