@@ -37,6 +37,18 @@ fn assert_problem(reply: &Reply, status: u16, expect: &Value, context: &str) {
     }
 }
 
+/// Looks again and again until it holds, which is a matter of milliseconds.
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let looked = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), looked)
+        .await
+        .unwrap_or_else(|_elapsed| panic!("20 s, and not: {what}"));
+}
+
 /// Two hours of views of `v`, announced at frontiers 100, 200 and 300; some of a name that needs encoding.
 fn tell_history(server: &Server) {
     for (minute, time) in [(0, 50), (0, 150), (1, 50), (59, 250), (60, 150), (61, 299), (61, 300)] {
@@ -328,9 +340,7 @@ fn a_waiting_query_is_woken_by_the_announcement() {
         let request = "GET /v1/videos/v/stats?after=0:11 HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
         // It waits once it holds a receiver of its own; only then is there something to wake.
-        while server.queries.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("the request waits", async || 0 < server.queries.waiting()).await;
         server.queries.announce(200, 0, [11, 20]);
         let reply = Reply::read(&mut stream).await;
         assert_eq!((reply.status, &reply.json()["as_of"]), (200, &json!(200)));
@@ -711,14 +721,10 @@ fn a_request_in_progress_is_answered_before_the_server_ends() {
         server.queries.announce(100, 0, [10, 20]);
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(b"GET /v1/videos/v/stats?after=0:11 HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
-        while server.queries.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("the request waits", async || 0 < server.queries.waiting()).await;
         server.stop.take().unwrap().send(()).unwrap();
         // The listener goes first: once nobody can connect, the shutdown has begun.
-        while TcpStream::connect(server.address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
+        until("nobody can connect", async || TcpStream::connect(server.address).await.is_err()).await;
         server.queries.announce(200, 0, [11, 20]);
         assert_eq!(Reply::read(&mut stream).await.status, 200);
         server.ended.await.unwrap().unwrap();
@@ -733,9 +739,7 @@ fn a_request_that_never_ends_does_not_hold_the_server() {
         server.queries.announce(100, 0, [10, 20]);
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(b"GET /v1/videos/v/stats?after=0:11 HTTP/1.1\r\nhost: t\r\n\r\n").await.unwrap();
-        while server.queries.waiting() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until("the request waits", async || 0 < server.queries.waiting()).await;
         server.stop.take().unwrap().send(()).unwrap();
         let ended = tokio::time::timeout(Duration::from_secs(20), server.ended).await;
         ended.expect("the request waits for an hour").unwrap().unwrap();
