@@ -317,7 +317,9 @@ mod tests {
     /// Times, rows, letters and accounts `(next_offset, clock, read)` of what is closed.
     fn closed(lane: &mut Lane<Plain>) -> Vec<(EventTime, usize, usize, Option<(u64, Option<EventTime>, u64)>)> {
         let account = |account: Account| (account.next_offset, account.clock.time(), account.read);
-        let of = |(time, parcel): (EventTime, Parcel)| (time, parcel.rows.len(), parcel.refused.len(), parcel.account.map(account));
+        let of = |(time, parcel): (EventTime, Parcel)| {
+            (time, parcel.rows.len(), parcel.refused.len(), parcel.account.map(account))
+        };
         lane.drain().map(of).collect()
     }
 

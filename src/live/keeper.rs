@@ -211,7 +211,12 @@ impl Keeper {
         let names: Vec<String> = kept.iter().flat_map(|(_, names)| names.clone()).collect();
         let checkpoints = &mut self.checkpoints;
         patiently(&self.facts, || checkpoints.retain(&versions, &names))?;
-        tracing::debug!(number, frontier, bytes = self.facts.last().map_or(0, |last| last.bytes), "checkpoint committed");
+        tracing::debug!(
+            number,
+            frontier,
+            bytes = self.facts.last().map_or(0, |last| last.bytes),
+            "checkpoint committed"
+        );
         Ok(())
     }
 
@@ -251,7 +256,9 @@ impl Keeper {
         let mut tried = false;
         patiently(&self.facts, || match checkpoints.commit(version, &bytes) {
             // A try that failed may have created it all the same: then it is ours, to the byte.
-            Err(StoreError::Taken { .. }) if tried && checkpoints.manifest(version).is_ok_and(|there| there == bytes) => {
+            Err(StoreError::Taken { .. })
+                if tried && checkpoints.manifest(version).is_ok_and(|there| there == bytes) =>
+            {
                 Ok(())
             }
             done => {

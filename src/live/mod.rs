@@ -99,14 +99,15 @@ pub fn run(settings: &Settings, from_start: bool) -> Result<(), Failure> {
         .or_exit(Exit::Internal)?;
     let ended = runtime.block_on(serve(settings.http.listen, state, &mailbox, keeper, &errors));
     if ended.is_err() {
-        // Workers may be waiting for what will never come; the next start goes on from the last checkpoint.
-        return ended;
+        // The workers would wait for what never comes; the next start goes on from the last checkpoint.
+        errors.stop();
     }
     for joined in workers.join() {
         joined.map_err(|error| Failure::new(Exit::Internal, anyhow!(error)))?;
     }
     shelf.close();
     log.close();
+    ended?;
     tracing::info!("stopped with a last checkpoint");
     Ok(())
 }
@@ -156,7 +157,9 @@ fn http_state(
 
 fn token_sha256(settings: &HttpSettings) -> Result<Option<[u8; 32]>, Failure> {
     let Some(path) = &settings.token_file else { return Ok(None) };
-    let token = std::fs::read(path).with_context(|| format!("reading the token file {}", path.display())).or_exit(Exit::Usage)?;
+    let token = std::fs::read(path)
+        .with_context(|| format!("reading the token file {}", path.display()))
+        .or_exit(Exit::Usage)?;
     let token = token.trim_ascii();
     if token.is_empty() {
         return Err(Failure::usage(format!("the token file {} is empty", path.display())));
@@ -270,7 +273,7 @@ async fn serve(
         // A dropped sender closes the door as well.
         let _ = closed.await;
     })
-    .or_exit(Exit::StateUnwritable)?;
+    .or_exit(Exit::Failed)?;
     let served = tokio::spawn(served);
     tracing::info!(%address, "serving HTTP");
     let (kept, mut ended) = oneshot::channel();
@@ -293,7 +296,12 @@ async fn serve(
     tracing::info!("stopping: taking a last checkpoint");
     // The door first, so that what it has acknowledged is in the last checkpoint's log.
     let _ = close.send(());
-    served.await.context("the HTTP threads ended").or_exit(Exit::Internal)?.context("serving HTTP").or_exit(Exit::Internal)?;
+    served
+        .await
+        .context("the HTTP threads ended")
+        .or_exit(Exit::Internal)?
+        .context("serving HTTP")
+        .or_exit(Exit::Internal)?;
     mailbox.tell(Message::Stop);
     tokio::select! {
         ended = &mut ended => keeper_ended(ended, errors),

@@ -167,7 +167,8 @@ fn find(
             Ok(Some(*loaded))
         }
         Resume::NoneGood { skipped } => {
-            let damages: Vec<String> = skipped.iter().map(|(version, damage)| format!("{}: {damage}", version.number)).collect();
+            let damages: Vec<String> =
+                skipped.iter().map(|(version, damage)| format!("{}: {damage}", version.number)).collect();
             let error = anyhow!("no checkpoint is good: {}", damages.join("; "));
             Err(Failure::new(Exit::NoCheckpoint, error))
         }
@@ -212,7 +213,11 @@ fn owned(claim: Option<&Claim>, history: u128, frontier: EventTime) -> Result<Ev
             Err(Failure::new(Exit::OtherOwner, error))
         }
         Some(claim) if frontier < claim.frontier => {
-            tracing::warn!(rows = claim.frontier, resumed = frontier, "the store is ahead: it is written again from there");
+            tracing::warn!(
+                rows = claim.frontier,
+                resumed = frontier,
+                "the store is ahead: it is written again from there"
+            );
             Ok(claim.frontier)
         }
         _ => Ok(0),
