@@ -21,9 +21,12 @@ mod commands;
 mod config;
 mod engine;
 mod exit;
+mod http;
+mod live;
 mod logging;
 mod produce;
 mod progress;
+mod service;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -9,23 +9,10 @@ use dataflows::{
     time::EventTime,
 };
 
+pub use dataflows::announce::AsOfError;
+
 /// A boxed future, since these traits are used as objects.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Why an `as_of` can't be answered.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum AsOfError {
-    /// It lies ahead of the newest announced frontier.
-    Ahead {
-        /// The newest frontier.
-        frontier: EventTime,
-    },
-    /// It lies before what is retained, or before this start.
-    Gone {
-        /// The oldest frontier that can be answered.
-        oldest: EventTime,
-    },
-}
 
 /// Point-in-time answers.
 pub trait Queries: Send + Sync + 'static {
@@ -66,4 +53,50 @@ pub enum IngestError {
 pub trait Ingest: Send + Sync + 'static {
     /// Appends all entries. Ready once they are durable, with the next offset of each partition touched.
     fn append(&self, entries: Vec<Entry>) -> BoxFuture<Result<Vec<(PartitionId, u64)>, IngestError>>;
+}
+
+/// Judges a record at the door, by its bytes alone, as the dataflow will.
+pub trait EventCheck: Send + Sync + 'static {
+    /// The video id of a well-formed event, or the detail word ([`dataflows::event::Cause`]) of what is amiss.
+    fn check(&self, payload: &[u8]) -> Result<String, &'static str>;
+}
+
+/// How the process itself is doing: what no announcement can tell.
+pub trait StatusSource: Send + Sync + 'static {
+    /// The facts of this moment. Cheap: it is asked at every scrape.
+    fn facts(&self) -> Facts;
+}
+
+/// What a [`StatusSource`] knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Since the process started, ms.
+    pub uptime_ms: u64,
+    /// Claimed at this start.
+    pub generation: u64,
+    /// The newest checkpoint that was committed or resumed from.
+    pub last_checkpoint: Option<CheckpointFacts>,
+    /// Checkpoints that failed since the start.
+    pub checkpoints_failed: u64,
+    /// How long ago each worker last went round its loop, ms, by worker number.
+    pub heartbeat_ages_ms: Vec<u64>,
+    /// What keeps the process from being ready, one sentence each; empty when all is well.
+    pub degraded: Vec<String>,
+    /// What holds the flow back now, in words.
+    pub bottleneck: String,
+}
+
+/// One committed checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointFacts {
+    /// Its number within the history.
+    pub number: u64,
+    /// Its frontier.
+    pub frontier: EventTime,
+    /// How long ago it was committed, ms.
+    pub age_ms: u64,
+    /// What was written for it, bytes.
+    pub bytes: u64,
+    /// From its frontier being reached to its commit, ms.
+    pub duration_ms: u64,
 }

@@ -75,7 +75,8 @@ impl Board {
         let holding = self.standings.values().filter(|standing| standing.holds());
         holding.map(|standing| standing.pace).min().unwrap_or_else(|| {
             // In coarse steps a clock may be ahead of the time its records travel at.
-            let clocks = self.standings.values().filter_map(|standing| standing.clock).map(|clock| floor_to(clock, tick_ms));
+            let clocks =
+                self.standings.values().filter_map(|standing| standing.clock).map(|clock| floor_to(clock, tick_ms));
             let used = self.standings.values().filter_map(|standing| standing.used);
             let past = clocks.chain(used).max().map(|time| time + tick_ms);
             past.max(Some(self.greatest_pace())).unwrap_or(0)
@@ -141,7 +142,10 @@ mod tests {
     fn an_event_behind_a_drained_clock_still_becomes_visible() {
         // It travels at 5,100, the time given up to, and moves no clock: all must step past 5,100.
         let mut all = board(&[(Some(5_050), true)]);
-        all.set(PartitionId(0), Standing { clock: Some(5_050), pace: 5_100, used: Some(5_100), drained: true, ended: false });
+        all.set(
+            PartitionId(0),
+            Standing { clock: Some(5_050), pace: 5_100, used: Some(5_100), drained: true, ended: false },
+        );
         assert_eq!(all.drained_pace(100), 5_200);
     }
 }

@@ -57,7 +57,9 @@ impl Clock {
     #[inline]
     pub fn observe(&mut self, event_id: &str, event_time: EventTime, rules: &Rules) {
         match self.time {
-            Some(time) if event_time > time.saturating_add(rules.max_jump_ms) => self.reach_beyond(event_id, event_time),
+            Some(time) if event_time > time.saturating_add(rules.max_jump_ms) => {
+                self.reach_beyond(event_id, event_time)
+            }
             time => {
                 self.time = time.max(Some(event_time));
                 self.row = None;

@@ -16,7 +16,7 @@ use timely::{
     dataflow::{
         channels::pact::{Exchange, Pipeline},
         operators::{
-            generic::{operator::source, operator::Operator},
+            generic::{operator::Operator, operator::source},
             vec::Map,
         },
     },

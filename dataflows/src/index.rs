@@ -12,7 +12,10 @@ use std::{
 use differential_dataflow::{
     difference::{IsZero, Semigroup},
     operators::arrange::{Arranged, TraceAgent, arrangement::arrange_core},
-    trace::{Cursor, Navigable, TraceReader, implementations::{ValBatcher, ValSpine}},
+    trace::{
+        Cursor, Navigable, TraceReader,
+        implementations::{ValBatcher, ValSpine},
+    },
 };
 use serde::{Deserialize, Serialize};
 use timely::{
@@ -70,7 +73,12 @@ type Spine = ValSpine<SeriesNo, Minute, EventTime, Measures>;
 /// * input: increments at their times; exchange: none, `tally` counts each series on the worker that owns its video
 /// * state: the trace
 pub fn index<'scope>(increments: StreamVec<'scope, EventTime, Increment>) -> Arranged<'scope, TraceAgent<Spine>> {
-    arrange_core::<_, _, ValBatcher<SeriesNo, Minute, EventTime, Measures>, Spine>(increments, Pipeline, "Index", ValBatcher::new)
+    arrange_core::<_, _, ValBatcher<SeriesNo, Minute, EventTime, Measures>, Spine>(
+        increments,
+        Pipeline,
+        "Index",
+        ValBatcher::new,
+    )
 }
 
 /// A question on its way: who asked and under which number the answer is expected.
@@ -167,7 +175,11 @@ pub fn answers<'scope>(
     });
 }
 
-fn ask<'scope>(scope: Scope<'scope, EventTime>, hub: &Hub, desk: Option<Questions>) -> StreamVec<'scope, EventTime, Asked> {
+fn ask<'scope>(
+    scope: Scope<'scope, EventTime>,
+    hub: &Hub,
+    desk: Option<Questions>,
+) -> StreamVec<'scope, EventTime, Asked> {
     let hub = hub.clone();
     let from = scope.index();
     source::<_, CapacityContainerBuilder<Vec<Asked>>, _, _>(scope, "Ask", move |capability, info| {

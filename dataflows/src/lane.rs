@@ -28,6 +28,11 @@ const NAMES_MAX: usize = 1 << 20;
 /// Letters in a parcel, at most: each may hold a mebibyte.
 const PARCEL_LETTERS: usize = 16;
 
+/// Records at one time, about: then the time steps on by a tick, even where the clock does not. What travels at one time
+/// waits for the frontier in memory, so this bounds it: in coarse steps over dense history, and where history is fed to a
+/// partition that has been given up to a later time.
+pub const STEP_RECORDS: u64 = 65_536;
+
 /// The state of reading one partition.
 pub struct Lane<D> {
     decode: D,
@@ -39,6 +44,7 @@ pub struct Lane<D> {
     clock: Clock,
     time: EventTime,
     step_ms: u64,
+    in_step: u64,
     names: SeriesTable,
     incarnation: u32,
     open: Vec<Parcel>,
@@ -92,6 +98,7 @@ impl<D: Decode> Lane<D> {
             clock,
             time: start.time,
             step_ms: rules.tick_ms,
+            in_step: 0,
             names: SeriesTable::default(),
             incarnation: 0,
             open: (0..peers).map(|to| Parcel::new(to as u32, start.partition, 0)).collect(),
@@ -125,6 +132,7 @@ impl<D: Decode> Lane<D> {
     pub fn take(&mut self, record: Record<'_>) {
         self.account.read += 1;
         self.account.next_offset = record.offset + 1;
+        self.in_step += 1;
         if record.payload.len() > RECORD_BYTES_MAX {
             self.account.oversize += 1;
             return self.refuse(record, Reason::Oversize);
@@ -179,7 +187,8 @@ impl<D: Decode> Lane<D> {
             self.clock.observe(&event.event_id, event.event_time, &self.rules);
         }
         let clock = self.clock.time().expect("the first event sets the clock");
-        self.advance_to(floor_to(clock, self.step_ms), record.offset);
+        let step_ms = if self.in_step < STEP_RECORDS { self.step_ms } else { self.rules.tick_ms };
+        self.advance_to(floor_to(clock, step_ms), record.offset);
         let (series, new) = self.names.intern(&event.video_id, &event.event_type);
         let owner = self.names.name(series).group.owner(self.peers);
         let late_letter = late.then(|| self.letter(record, Reason::Late));
@@ -210,15 +219,22 @@ impl<D: Decode> Lane<D> {
             self.close_step(false);
             self.account.read += 1;
             self.account.next_offset = offset + 1;
+            self.in_step = 1;
             self.time = time;
         }
         self.account.clock.clone_from(&self.clock);
+    }
+
+    /// Whether too much travels at this time for more to follow.
+    pub fn is_step_full(&self) -> bool {
+        STEP_RECORDS <= self.in_step
     }
 
     /// Moves on to `time` without a record, if that is ahead.
     pub fn pass(&mut self, time: EventTime) {
         if self.time < time {
             self.close_step(false);
+            self.in_step = 0;
             self.time = time;
         }
     }
@@ -267,5 +283,96 @@ impl<D: Decode> Lane<D> {
     /// The closed parcels with their times, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = (EventTime, Parcel)> + '_ {
         self.closed.drain(..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Payloads are `video:type:id:time`.
+    #[derive(Clone)]
+    struct Plain;
+
+    impl Decode for Plain {
+        fn decode<'a>(&self, payload: &'a [u8]) -> Result<Event<'a>, Cause> {
+            let text = std::str::from_utf8(payload).map_err(|_| Cause::Utf8)?;
+            let mut fields = text.split(':');
+            let mut field = || fields.next().ok_or(Cause::Missing);
+            let (video_id, event_type, event_id) = (field()?.into(), field()?.into(), field()?.into());
+            let event_time = field()?.parse().map_err(|_| Cause::Type)?;
+            Ok(Event { event_id, video_id, event_type, event_time, user_id: None, value: None })
+        }
+    }
+
+    fn lane(time: EventTime) -> Lane<Plain> {
+        let start = LaneStart { partition: PartitionId(0), next_offset: 0, clock: Clock::default(), time };
+        Lane::new(Plain, Rules::default(), IdKey([1, 2]), start, 0, 1)
+    }
+
+    fn take(lane: &mut Lane<Plain>, offset: u64, append_time: Option<EventTime>, payload: &str) {
+        lane.take(Record { offset, append_time, key: None, payload: payload.as_bytes() });
+    }
+
+    /// Times, rows, letters and accounts `(next_offset, clock, read)` of what is closed.
+    fn closed(lane: &mut Lane<Plain>) -> Vec<(EventTime, usize, usize, Option<(u64, Option<EventTime>, u64)>)> {
+        let account = |account: Account| (account.next_offset, account.clock.time(), account.read);
+        let of = |(time, parcel): (EventTime, Parcel)| {
+            (time, parcel.rows.len(), parcel.refused.len(), parcel.account.map(account))
+        };
+        lane.drain().map(of).collect()
+    }
+
+    #[test]
+    fn a_step_holds_the_records_before_the_next_and_the_clock_of_the_last_of_them() {
+        let mut lane = lane(0);
+        for (offset, payload) in ["a:view:1:1000", "a:view:2:1050", "nonsense", "a:view:3:1100"].iter().enumerate() {
+            take(&mut lane, offset as u64, None, payload);
+        }
+        assert_eq!(closed(&mut lane), [(0, 0, 0, Some((0, None, 0))), (1_000, 2, 1, Some((3, Some(1_050), 3)))]);
+        lane.end(Ended::ForNow);
+        assert_eq!(closed(&mut lane), [(1_100, 1, 0, Some((4, Some(1_100), 1)))]);
+    }
+
+    #[test]
+    fn an_event_behind_the_time_given_up_to_travels_at_that_time() {
+        let mut lane = lane(0);
+        take(&mut lane, 0, None, "a:view:1:1000");
+        lane.pass(5_000);
+        take(&mut lane, 1, None, "a:view:2:1001");
+        lane.pass(5_100);
+        let times: Vec<_> = closed(&mut lane).iter().map(|(time, rows, ..)| (*time, *rows)).collect();
+        assert_eq!(times, [(0, 0), (1_000, 1), (5_000, 1)]);
+    }
+
+    #[test]
+    fn future_is_judged_by_the_append_time_and_moves_no_clock() {
+        let mut lane = lane(0);
+        take(&mut lane, 0, Some(1_000), "a:view:1:301000");
+        take(&mut lane, 1, Some(1_000), "a:view:2:301001");
+        assert_eq!(lane.clock(), Some(301_000));
+        lane.end(Ended::ForNow);
+        assert_eq!(closed(&mut lane).last(), Some(&(301_000, 1, 1, Some((2, Some(301_000), 2)))));
+    }
+
+    #[test]
+    fn regression_what_travels_at_one_time_is_bounded() {
+        // History fed to a partition that had been given up to a later time travelled at that one time to its end.
+        let mut lane = lane(10_000_000);
+        for offset in 0..STEP_RECORDS {
+            assert!(!lane.is_step_full());
+            take(&mut lane, offset, None, "a:view:1:1000");
+        }
+        assert!(lane.is_step_full());
+        lane.pass(lane.time() + 100);
+        assert!(!lane.is_step_full());
+        // In coarse steps a crowded one is left as soon as the clock allows.
+        let mut lane = self::lane(0);
+        lane.set_coarse(true);
+        for offset in 0..STEP_RECORDS {
+            take(&mut lane, offset, None, "a:view:1:10000");
+        }
+        take(&mut lane, STEP_RECORDS, None, "a:view:2:10250");
+        assert_eq!(lane.time(), 10_200);
     }
 }

@@ -49,7 +49,11 @@ impl SeriesTable {
             return (SeriesNo(*number), false);
         }
         let number = u32::try_from(self.names.len()).expect("memory ends before four billion names do");
-        self.names.push(Series { video_id: video_id.into(), event_type: event_type.into(), group: KeyGroup::of(video_id) });
+        self.names.push(Series {
+            video_id: video_id.into(),
+            event_type: event_type.into(),
+            group: KeyGroup::of(video_id),
+        });
         let names = &self.names;
         self.table.insert_unique(hash_of_name, number, |number| {
             let name = &names[*number as usize];

@@ -130,6 +130,9 @@ impl<D: Decode> Ward<D> {
                 }
             }
         }
+        if self.lane.is_step_full() {
+            self.lane.pass(self.lane.time() + reading.rules.tick_ms);
+        }
         let drained = stopping || self.is_drained(&reading.rules, now_ms);
         hub.stand(self.lane.partition(), self.standing(drained));
         if drained {

@@ -142,7 +142,8 @@ impl Tally {
         }
         let mut late = parcel.late.into_iter();
         for row in &parcel.rows {
-            let (series, group) = numbers.series[row.series.0 as usize].expect("a name comes before the rows that use it");
+            let (series, group) =
+                numbers.series[row.series.0 as usize].expect("a name comes before the rows that use it");
             let letter = if row.late { late.next() } else { None };
             match self.remembered.judge(group, row.id, row.minute, row.first_remembered, row.late) {
                 Verdict::Counted => {
@@ -218,7 +219,12 @@ pub struct TallyJob {
 pub type Tallied<'scope> = (StreamVec<'scope, EventTime, Increment>, StreamVec<'scope, EventTime, News>);
 
 /// Builds the operator. `resumed` is the frontier that `tally` was restored at, 0 for an empty one.
-pub fn tally<'scope>(parcels: StreamVec<'scope, EventTime, Parcel>, hub: &Hub, tally: Tally, job: TallyJob) -> Tallied<'scope> {
+pub fn tally<'scope>(
+    parcels: StreamVec<'scope, EventTime, Parcel>,
+    hub: &Hub,
+    tally: Tally,
+    job: TallyJob,
+) -> Tallied<'scope> {
     let scope = parcels.scope();
     let mut builder = OperatorBuilder::new("Tally".to_owned(), scope);
     let info = builder.operator_info();

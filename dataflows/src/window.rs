@@ -94,7 +94,11 @@ impl Counts {
         let cells = std::mem::take(&mut self.unwritten);
         let mut states = Vec::with_capacity(cells.len());
         for (series, minute) in cells {
-            let cell = self.windows.get_mut(&minute).and_then(|window| window.get_mut(&series)).expect("unwritten cells exist");
+            let cell = self
+                .windows
+                .get_mut(&minute)
+                .and_then(|window| window.get_mut(&series))
+                .expect("unwritten cells exist");
             states.push(CellState { series, minute, count: cell.count, unwritten: true });
             cell.unwritten = false;
         }
@@ -109,7 +113,10 @@ impl Counts {
     /// Puts back a cell of a checkpoint; the index is given it as one increment.
     pub fn restore(&mut self, cell: CellState) {
         let unsent = u32::try_from(cell.count).expect("four billion events of one video in a minute are out of reach");
-        self.windows.entry(cell.minute).or_default().insert(cell.series, Cell { count: cell.count, unsent, unwritten: cell.unwritten });
+        self.windows
+            .entry(cell.minute)
+            .or_default()
+            .insert(cell.series, Cell { count: cell.count, unsent, unwritten: cell.unwritten });
         self.unsent.push((cell.series, cell.minute));
         if cell.unwritten {
             self.unwritten.push((cell.series, cell.minute));

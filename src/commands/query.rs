@@ -1,11 +1,315 @@
-//! Placeholder until the engine is wired in.
+//! `tidemark query`: asks a running process over HTTP and prints the answer as a table, as JSON or as CSV.
+
+use std::{io, time::Duration};
+
+use anyhow::Context as _;
+use chrono::{DateTime, SecondsFormat};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Deserialize;
 
 use crate::{
-    cli::QueryArgs,
-    exit::{Exit, Failure},
+    cli::{PrintAs, QueryArgs},
+    commands,
+    exit::{Exit, Failure, OrExit as _},
+    http::percent,
 };
 
-/// Not wired yet.
-pub fn run(_args: &QueryArgs) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failed, anyhow::anyhow!("not wired yet")))
+/// Longer than a server waits for an `after`.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An answer is not read any further, bytes: well above the windows that a server puts in one.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// Nobody there.
+    #[error("no tidemark answers at {url}; start one with `tidemark run`, or name another with --url")]
+    Unreachable {
+        /// Where we asked.
+        url: String,
+        /// Why it failed.
+        #[source]
+        cause: Box<ureq::Error>,
+    },
+    /// The server said no.
+    #[error("the server refused the query ({status}): {detail}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Its reason.
+        detail: String,
+    },
+    /// The URL is none.
+    #[error("{url} is not a URL such as http://127.0.0.1:7070")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        #[source]
+        cause: Box<ureq::Error>,
+    },
+    /// Something else listens there.
+    #[error("{url} did not answer as a tidemark does")]
+    Strange {
+        /// Where we asked.
+        url: String,
+        /// What is wrong with the answer.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl QueryError {
+    /// What the process exits with.
+    fn exit(&self) -> Exit {
+        match self {
+            QueryError::Unreachable { .. } | QueryError::Refused { status: 503 | 504, .. } => Exit::Unreachable,
+            QueryError::Url { .. } | QueryError::Refused { status: 400, .. } => Exit::Usage,
+            QueryError::Refused { .. } | QueryError::Strange { .. } => Exit::Failed,
+        }
+    }
+}
+
+/// Asks and prints the answer.
+pub fn run(args: &QueryArgs) -> Result<(), Failure> {
+    let token = match &args.server.token_file {
+        Some(path) => {
+            let read = std::fs::read_to_string(path);
+            Some(read.with_context(|| format!("reading the token file {}", path.display())).or_exit(Exit::Usage)?)
+        }
+        None => None,
+    };
+    let text = query(args, token.as_deref().map(str::trim)).map_err(|error| Failure::new(error.exit(), error))?;
+    commands::print(&text)
+}
+
+/// The answer, as far as it is printed.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    video_id: String,
+    event_type: String,
+    function: String,
+    start: u64,
+    end: u64,
+    as_of: u64,
+    watermark: u64,
+    #[serde(rename = "final")]
+    is_final: bool,
+    total: u64,
+    series: Vec<Point>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Point {
+    start: u64,
+    value: u64,
+    #[serde(rename = "final")]
+    is_final: bool,
+}
+
+/// A problem, as far as it is printed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    title: String,
+    detail: String,
+}
+
+/// Asks, and gives the text to print, line end included.
+fn query(args: &QueryArgs, token: Option<&str>) -> Result<String, QueryError> {
+    let text = fetch(args, token)?;
+    let read = || serde_json::from_str(&text).map_err(|cause| strange(args, cause));
+    match args.print_as() {
+        PrintAs::Json => Ok(format!("{}\n", text.trim_end())),
+        PrintAs::Table => Ok(table(&read()?)),
+        PrintAs::Csv => csv(&read()?).map_err(|cause| strange(args, cause)),
+    }
+}
+
+fn strange(args: &QueryArgs, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueryError {
+    QueryError::Strange { url: args.server.url.clone(), cause: cause.into() }
+}
+
+fn fetch(args: &QueryArgs, token: Option<&str>) -> Result<String, QueryError> {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build();
+    let mut request = config.new_agent().get(address(args));
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let failed = |error: ureq::Error| {
+        let (url, cause) = (args.server.url.clone(), Box::new(error));
+        match *cause {
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => QueryError::Url { url, cause },
+            ureq::Error::Io(_)
+            | ureq::Error::Timeout(_)
+            | ureq::Error::HostNotFound
+            | ureq::Error::ConnectionFailed => QueryError::Unreachable { url, cause },
+            _ => QueryError::Strange { url, cause },
+        }
+    };
+    let mut response = request.call().map_err(failed)?;
+    let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(failed)?;
+    if response.status().is_success() {
+        return Ok(text);
+    }
+    // What is no problem document comes from something in between; its status has to do.
+    let refusal: Refusal = serde_json::from_str(&text).unwrap_or_default();
+    let detail = if refusal.detail.is_empty() { refusal.title } else { refusal.detail };
+    Err(QueryError::Refused { status: response.status().as_u16(), detail })
+}
+
+/// The whole URL. Everything that a user may type is percent-encoded.
+fn address(args: &QueryArgs) -> String {
+    let base = args.server.url.trim_end_matches('/');
+    let mut address = format!("{base}/v1/videos/{}/stats", percent::encode(&args.video_id));
+    let parameters = [
+        ("event_type", Some(args.event_type.clone())),
+        ("function", Some(args.function.to_string())),
+        ("start", args.start.map(|start| start.to_string())),
+        ("end", args.end.map(|end| end.to_string())),
+        ("granularity", Some(args.granularity.to_string())),
+        ("as_of", args.as_of.map(|as_of| as_of.to_string())),
+        ("after", args.after.clone()),
+    ];
+    let mut separator = '?';
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            address.push_str(&format!("{separator}{name}={}", percent::encode(&value)));
+            separator = '&';
+        }
+    }
+    address
+}
+
+fn table(answer: &Answer) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["window (UTC)", answer.function.as_str(), "final"]);
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    for point in &answer.series {
+        table.add_row([utc(point.start), point.value.to_string(), yes_or_no(point.is_final).to_owned()]);
+    }
+    let Answer { video_id, event_type, total, .. } = answer;
+    let (video_id, event_type) = (printable(video_id), printable(event_type));
+    format!(
+        "{video_id}, {event_type}: {total} from {} to {}\n{table}\nas of {} ({}); watermark {}; final: {}\n",
+        utc(answer.start),
+        utc(answer.end),
+        utc(answer.as_of),
+        answer.as_of,
+        utc(answer.watermark),
+        yes_or_no(answer.is_final),
+    )
+}
+
+fn csv(answer: &Answer) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(["video_id", "event_type", "window_start_ms", "window_start", &answer.function, "final"])?;
+    for point in &answer.series {
+        let (start, value) = (point.start.to_string(), point.value.to_string());
+        let is_final = if point.is_final { "true" } else { "false" };
+        writer.write_record([&answer.video_id, &answer.event_type, &start, &utc(point.start), &value, is_final])?;
+    }
+    let bytes = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(String::from_utf8(bytes)?)
+}
+
+fn yes_or_no(is_final: bool) -> &'static str {
+    if is_final { "yes" } else { "no" }
+}
+
+/// A time for people; past the year 9999 the number itself.
+fn utc(time: u64) -> String {
+    let known = i64::try_from(time).ok().and_then(DateTime::from_timestamp_millis);
+    match known.filter(|_| time <= dataflows::time::EVENT_TIME_MAX) {
+        Some(known) if time.is_multiple_of(1000) => known.to_rfc3339_opts(SecondsFormat::Secs, true),
+        Some(known) => known.to_rfc3339_opts(SecondsFormat::Millis, true),
+        None => time.to_string(),
+    }
+}
+
+/// No text from a server may steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command},
+        http::testkit::Server,
+    };
+
+    fn args(url: &str, more: &[&str]) -> QueryArgs {
+        let line = ["tidemark", "query", "a/b?", "--granularity", "hour", "--url", url];
+        match Cli::try_parse_from(line.iter().chain(more)).unwrap().command {
+            Command::Query(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A server with three views of one video in two hours, the first of them final.
+    fn with_server(check: impl FnOnce(&str) + Send + 'static) {
+        Server::run(|server| async move {
+            for minute in [0, 1, 60] {
+                server.queries.count("a/b?", "view", minute, 50);
+            }
+            server.queries.announce_at(1_767_225_600_123, 3_600_000);
+            let url = format!("http://{}/", server.address);
+            tokio::task::spawn_blocking(move || check(&url)).await.unwrap();
+        });
+    }
+
+    #[test]
+    fn an_answer_is_printed_as_a_table() {
+        with_server(|url| {
+            let text = query(&args(url, &[]), None).unwrap();
+            let words: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+            assert_eq!(words[0].join(" "), "a/b?, view: 3 from 1970-01-01T00:00:00Z to 1970-01-01T02:00:00Z");
+            assert!(words.contains(&vec!["1970-01-01T00:00:00Z", "2", "yes"]), "{text}");
+            assert!(words.contains(&vec!["1970-01-01T01:00:00Z", "1", "no"]), "{text}");
+            let last = "as of 2026-01-01T00:00:00.123Z (1767225600123); watermark 1970-01-01T01:00:00Z; final: no";
+            assert!(text.ends_with(&format!("{last}\n")), "{text}");
+        });
+    }
+
+    #[test]
+    fn an_answer_is_printed_as_csv_and_json() {
+        with_server(|url| {
+            let csv = query(&args(url, &["--csv"]), None).unwrap();
+            assert_eq!(
+                csv,
+                "video_id,event_type,window_start_ms,window_start,count,final\n\
+                 a/b?,view,0,1970-01-01T00:00:00Z,2,true\n\
+                 a/b?,view,3600000,1970-01-01T01:00:00Z,1,false\n"
+            );
+            let json = query(&args(url, &["--json"]), None).unwrap();
+            assert!(
+                json.starts_with("{\"video_id\":\"a/b?\",\"event_type\":\"view\"") && json.ends_with("}\n"),
+                "{json}"
+            );
+        });
+    }
+
+    #[test]
+    fn errors_say_what_to_do_and_end_with_their_code() {
+        with_server(|url| {
+            let error = query(&args(url, &["--start", "60000", "--end", "0"]), None).unwrap_err();
+            assert_eq!(error.exit(), Exit::Usage);
+            assert!(error.to_string().starts_with("the server refused the query (400): "), "{error}");
+            let error = query(&args("http://not a url", &[]), None).unwrap_err();
+            assert_eq!(error.exit(), Exit::Usage, "{error:?}");
+        });
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = query(&args(&format!("http://{nobody}"), &[]), None).unwrap_err();
+        assert_eq!(error.exit(), Exit::Unreachable, "{error:?}");
+        assert!(error.to_string().contains("start one with `tidemark run`"), "{error}");
+    }
 }

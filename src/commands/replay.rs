@@ -53,9 +53,9 @@ pub fn run(settings: Settings, args: &ReplayArgs) -> Result<(), Failure> {
     let wanted = |row: &CountRow| since <= row.window_start && row.window_start < until;
     let rows: Vec<CountRow> = rows.into_iter().filter(wanted).collect();
     let written = match &args.out {
-        ReplayOut::Tsv(path) => {
-            tsv::write_tsv(path, rows).with_context(|| format!("writing {}", path.display())).or_exit(Exit::StateUnwritable)?
-        }
+        ReplayOut::Tsv(path) => tsv::write_tsv(path, rows)
+            .with_context(|| format!("writing {}", path.display()))
+            .or_exit(Exit::StateUnwritable)?,
         ReplayOut::Store(dir) => write_store(dir, &rows, &last)?,
     };
     commands::print(&summary(&last, written, started.elapsed()))
@@ -214,7 +214,8 @@ fn write_store(dir: &Path, rows: &[CountRow], last: &Announcement) -> Result<u64
     }
     let history = u128::from(getrandom::u64().context("drawing random bytes")?);
     let version = Version { generation: 1, number: 1 };
-    let frontier = last.partitions.iter().filter_map(|at| at.clock).max().map_or(0, |clock| clock / MINUTE_MS * MINUTE_MS);
+    let frontier =
+        last.partitions.iter().filter_map(|at| at.clock).max().map_or(0, |clock| clock / MINUTE_MS * MINUTE_MS);
     store.set_claim(&Claim { history, generation: 1, frontier }).or_exit(Exit::StateUnwritable)?;
     store.write(version, rows).or_exit(Exit::StateUnwritable)?;
     Ok(rows.len() as u64)

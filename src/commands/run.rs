@@ -1,12 +1,8 @@
-//! Placeholder until the engine is wired in.
+//! `tidemark run`: takes events, counts them, answers queries.
 
-use crate::{
-    cli::RunArgs,
-    config::Settings,
-    exit::{Exit, Failure},
-};
+use crate::{cli::RunArgs, config::Settings, exit::Failure, live};
 
-/// Not wired yet.
-pub fn run(_settings: Settings, _args: &RunArgs) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failed, anyhow::anyhow!("not wired yet")))
+/// Runs until it is told to stop.
+pub fn run(settings: Settings, args: &RunArgs) -> Result<(), Failure> {
+    live::run(&settings, args.from_start)
 }

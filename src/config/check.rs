@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    num::{NonZeroU32, NonZeroUsize},
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
@@ -160,8 +160,6 @@ pub struct HttpLimits {
     pub header_read_ms: u64,
     /// From the end of the headers to the end of the body.
     pub body_read_ms: u64,
-    /// The least speed of a body.
-    pub body_bytes_per_second: NonZeroU64,
     /// How long a connection may stay open without a request.
     pub idle_ms: u64,
     /// For the client to take an answer.
@@ -170,20 +168,14 @@ pub struct HttpLimits {
     pub after_wait_ms: u64,
     /// All headers of a request together.
     pub header_bytes: NonZeroUsize,
-    /// Number of headers of a request.
-    pub headers: NonZeroUsize,
     /// A body as it is sent.
     pub body_bytes: NonZeroUsize,
     /// A compressed body unpacked.
     pub decompressed_bytes: NonZeroUsize,
-    /// A compressed body unpacked, over the same as sent.
-    pub decompressed_ratio: NonZeroUsize,
     /// Open connections in all.
     pub connections: NonZeroUsize,
     /// Open connections from one address.
     pub connections_per_address: NonZeroUsize,
-    /// Requests a second per token, or per address.
-    pub requests_per_second: NonZeroU32,
 }
 
 impl Config {
@@ -395,25 +387,17 @@ impl Judge {
         HttpLimits {
             header_read_ms: self.duration("http.limits.header_read", &limits.header_read, 1),
             body_read_ms: self.duration("http.limits.body_read", &limits.body_read, 1),
-            body_bytes_per_second: self.size("http.limits.body_rate", &limits.body_rate, BODY_BYTES_MAX),
             idle_ms: self.duration("http.limits.idle", &limits.idle, 1),
             write_ms: self.duration("http.limits.write", &limits.write, 1),
             after_wait_ms: self.duration("http.limits.after_wait", &limits.after_wait, 1),
             header_bytes: self.size("http.limits.header_bytes", &limits.header_bytes, 1 << 24),
-            headers: self.whole("http.limits.headers", limits.headers, 1..=10_000),
             body_bytes: self.size("http.limits.body_bytes", &limits.body_bytes, BODY_BYTES_MAX),
             decompressed_bytes: self.size("http.limits.decompressed_bytes", &limits.decompressed_bytes, BODY_BYTES_MAX),
-            decompressed_ratio: self.whole("http.limits.decompressed_ratio", limits.decompressed_ratio, 1..=NUMBER_MAX),
             connections: self.whole("http.limits.connections", limits.connections, 1..=NUMBER_MAX),
             connections_per_address: self.whole(
                 "http.limits.connections_per_address",
                 limits.connections_per_address,
                 1..=NUMBER_MAX,
-            ),
-            requests_per_second: self.whole(
-                "http.limits.requests_per_second",
-                limits.requests_per_second,
-                1..=u32::MAX,
             ),
         }
     }
@@ -477,7 +461,6 @@ mod tests {
         assert_eq!(settings.http.listen, SocketAddr::from(([127, 0, 0, 1], 7070)));
         assert_eq!(settings.http.token_file, None);
         assert_eq!(settings.http.limits.body_bytes.get(), 4 << 20);
-        assert_eq!(settings.http.limits.requests_per_second.get(), 2000);
     }
 
     #[test]

@@ -12,10 +12,7 @@ mod units;
 
 use std::path::PathBuf;
 
-pub use check::{
-    COARSE_STEP_MS, CheckpointSettings, Fault, HttpLimits, HttpSettings, IndexSettings, Settings, SinkKind,
-    SourceSettings, TimeSettings,
-};
+pub use check::{Fault, HttpSettings, Settings, SinkKind, TimeSettings};
 pub use layers::{Effective, Layers};
 pub use text::Config;
 pub use units::parse_duration_ms;

@@ -60,13 +60,13 @@ mod tests {
 
     #[test]
     fn what_is_shown_gives_the_same_configuration_again() {
-        let shown = effective("[time]\nlateness = \"20m\"\n[http.limits]\nheaders = 7\n").to_toml();
+        let shown = effective("[time]\nlateness = \"20m\"\n[http.limits]\nconnections = 7\n").to_toml();
         assert!(shown.contains("lateness = \"20m\"  # t.toml:2\n"), "{shown}");
-        assert!(shown.contains("headers = 7  # t.toml:4\n"), "{shown}");
+        assert!(shown.contains("connections = 7  # t.toml:4\n"), "{shown}");
         assert!(shown.contains("workers = 5  # --workers\n"), "{shown}");
         assert!(shown.contains("tick = \"100ms\"\n"), "{shown}");
         let again = effective(&shown);
-        let expect = effective("[time]\nlateness = \"20m\"\n[http.limits]\nheaders = 7\n");
+        let expect = effective("[time]\nlateness = \"20m\"\n[http.limits]\nconnections = 7\n");
         assert_eq!(again.config, expect.config);
     }
 

@@ -109,18 +109,14 @@ pub struct Http {
 pub struct Limits {
     pub header_read: String,
     pub body_read: String,
-    pub body_rate: String,
     pub idle: String,
     pub write: String,
     pub after_wait: String,
     pub header_bytes: String,
-    pub headers: i64,
     pub body_bytes: String,
     pub decompressed_bytes: String,
-    pub decompressed_ratio: i64,
     pub connections: i64,
     pub connections_per_address: i64,
-    pub requests_per_second: i64,
 }
 
 impl Config {

@@ -99,7 +99,12 @@ impl FirstError {
         self.met.store(true, Ordering::Release);
     }
 
-    /// Whether there is one.
+    /// Ends all workers without an error of theirs.
+    pub fn stop(&self) {
+        self.met.store(true, Ordering::Release);
+    }
+
+    /// Whether the workers are to end.
     pub fn is_met(&self) -> bool {
         self.met.load(Ordering::Acquire)
     }

@@ -314,25 +314,3 @@ fn partitions_and_readers_can_move_to_their_worker() {
     is_send::<FilePartition>();
     is_send::<FileReader>();
 }
-
-/// `cargo test -p connectors files -- --ignored --nocapture`
-#[test]
-#[ignore = "prints timings"]
-fn time_per_line() {
-    let folder = tempfile::tempdir().unwrap();
-    let line = format!("{}\n", "x".repeat(153));
-    let mut reader = reader(&folder, "a", line.repeat(2_000_000).as_bytes());
-    let started = std::time::Instant::now();
-    let mut bytes = 0;
-    while reader
-        .read(&mut |record| {
-            bytes += record.payload.len();
-            ControlFlow::Continue(())
-        })
-        .unwrap()
-        != Reached::Finished
-    {}
-    let elapsed = started.elapsed();
-    println!("2 M lines of 154 bytes: {elapsed:?}, {:.1} ns a line", elapsed.as_nanos() as f64 / 2e6);
-    assert_eq!(bytes, 2_000_000 * 153);
-}

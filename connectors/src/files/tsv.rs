@@ -132,8 +132,6 @@ fn unfinished_path(folder: &Path, mut name: OsString) -> io::Result<PathBuf> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::Instant;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -230,22 +228,5 @@ mod tests {
 
     fn numbers() -> impl Strategy<Value = u64> {
         prop_oneof![any::<u64>(), 0..2000_u64, (0..20_u32, 0..3_u64).prop_map(|(n, more)| 10_u64.pow(n) - 1 + more)]
-    }
-
-    /// `cargo test -p connectors tsv -- --ignored --nocapture`
-    #[test]
-    #[ignore = "prints timings"]
-    fn time_of_two_million_rows() {
-        let folder = tempfile::tempdir().unwrap();
-        let rows: Vec<_> = (0..2_000_000_u64)
-            .map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % 2_000_000)
-            .map(|n| row(&format!("v{:07}", n % 100_000), "view", 1_767_225_600_000 + n / 100_000 * 60_000, n))
-            .collect();
-        let started = Instant::now();
-        write_tsv(Path::new("/dev/null"), rows.clone()).unwrap();
-        println!("2 M rows, sorted and formatted: {:?}", started.elapsed());
-        let started = Instant::now();
-        write_tsv(&folder.path().join("out.tsv"), rows).unwrap();
-        println!("2 M rows, also written and synced: {:?}", started.elapsed());
     }
 }

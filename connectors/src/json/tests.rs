@@ -590,34 +590,3 @@ fn generated_events_reach_both_verdicts_and_both_parsers() {
     }
     assert!(fast > 50 && good > 10 && malformed > 300, "{fast} fast, {good} general, {malformed} malformed");
 }
-
-/// `cargo test -p connectors json -- --ignored --nocapture time_per_event`
-#[test]
-#[ignore = "prints timings"]
-fn time_per_event() {
-    let events: Vec<String> = (0..10_000_u64)
-        .map(|n| {
-            let id = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            format!(
-                r#"{{"event_id":"{id:016x}-{id:015x}","video_id":"v{:07}","event_type":"view","timestamp":{},"user_id":"u{n}","value":{}.5}}"#,
-                n % 1000,
-                1_767_225_600_000 + n,
-                n % 60
-            )
-        })
-        .collect();
-    let time = |name: &str, decode: &dyn Fn(&str) -> bool| {
-        let best = (0..20)
-            .map(|_| {
-                let started = Instant::now();
-                assert!(events.iter().all(|event| decode(event)));
-                started.elapsed()
-            })
-            .min()
-            .unwrap();
-        println!("{name}: {:.1} ns/event of {} bytes", best.as_nanos() as f64 / events.len() as f64, events[0].len());
-    };
-    time("speculate", &|text| speculate(text).is_some());
-    time("general", &|text| general::parse(text).is_ok());
-    time("decode (with the UTF-8 check)", &|text| JsonEvents.decode(text.as_bytes()).is_ok());
-}

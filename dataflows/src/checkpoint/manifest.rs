@@ -149,7 +149,8 @@ impl Manifest {
         for (number, section) in rest.iter().enumerate() {
             match section.kind {
                 PARTITION => {
-                    let (partition, state) = take_partition(section.payload).ok_or(bad(number + 1, "half a partition"))?;
+                    let (partition, state) =
+                        take_partition(section.payload).ok_or(bad(number + 1, "half a partition"))?;
                     manifest.partitions.0.insert(partition, state);
                 }
                 PART => manifest.parts.push(take_part(section.payload).ok_or(bad(number + 1, "half a part"))?),

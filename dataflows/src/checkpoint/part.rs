@@ -144,7 +144,9 @@ fn cells(payload: &[u8], names: usize) -> Option<Vec<CellState>> {
 fn put_letter(fields: &mut Fields, letter: &DeadLetter) {
     let (reason, cause) = match letter.reason {
         Reason::Oversize => (0, 0),
-        Reason::Malformed(cause) => (1, CAUSES.iter().position(|known| *known == cause).expect("every cause is listed")),
+        Reason::Malformed(cause) => {
+            (1, CAUSES.iter().position(|known| *known == cause).expect("every cause is listed"))
+        }
         Reason::Future => (2, 0),
         Reason::Late => (3, 0),
     };

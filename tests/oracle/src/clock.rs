@@ -23,8 +23,7 @@ impl Clock {
 
     /// Whether an event of this time is behind the clock by more than the lateness. Nothing is late before there is a clock.
     pub fn is_late(&self, timestamp_ms: u64, lateness_ms: u64) -> bool {
-        self.now_ms
-            .is_some_and(|now_ms| timestamp_ms.saturating_add(lateness_ms) < now_ms)
+        self.now_ms.is_some_and(|now_ms| timestamp_ms.saturating_add(lateness_ms) < now_ms)
     }
 
     /// Takes in an event that is neither future nor late.
@@ -41,11 +40,7 @@ impl Clock {
     }
 
     fn observe_far(&mut self, event_id: &str, timestamp_ms: u64) {
-        self.row_least_ms = if self.row_ids.is_empty() {
-            timestamp_ms
-        } else {
-            self.row_least_ms.min(timestamp_ms)
-        };
+        self.row_least_ms = if self.row_ids.is_empty() { timestamp_ms } else { self.row_least_ms.min(timestamp_ms) };
         self.row_ids.insert(event_id.to_owned());
         if self.row_ids.len() == CONFIRMATIONS {
             self.now_ms = Some(self.row_least_ms);
@@ -71,9 +66,7 @@ mod tests {
     }
 
     fn far(ids: std::ops::Range<usize>, timestamp_ms: u64) -> Vec<(&'static str, u64)> {
-        const IDS: [&str; 17] = [
-            "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q",
-        ];
+        const IDS: [&str; 17] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q"];
         ids.map(|index| (IDS[index], timestamp_ms)).collect()
     }
 

@@ -32,10 +32,7 @@ impl Difference {
 
     fn note(&mut self, what: &str, key: &[u8], counts: &str) {
         if self.first.len() < FIRST_ROWS {
-            self.first.push(format!(
-                "{what}: {} {counts}",
-                String::from_utf8_lossy(key).escape_debug()
-            ));
+            self.first.push(format!("{what}: {} {counts}", String::from_utf8_lossy(key).escape_debug()));
         }
     }
 }
@@ -43,37 +40,23 @@ impl Difference {
 /// Renders counts as a table.
 pub fn tsv(counts: &Counts) -> Vec<u8> {
     let render = |((video, kind, start_ms), count): (&(String, String, u64), &u64)| {
-        (
-            format!("{video}\t{kind}\t{start_ms}"),
-            format!("\t{count}\n"),
-        )
+        (format!("{video}\t{kind}\t{start_ms}"), format!("\t{count}\n"))
     };
     let mut rows: Vec<(String, String)> = counts.iter().map(render).collect();
     // A tab sorts before everything that a column may hold, so the joined text sorts as the columns do.
     rows.sort_unstable();
-    rows.into_iter()
-        .flat_map(|(key, count)| (key + &count).into_bytes())
-        .collect()
+    rows.into_iter().flat_map(|(key, count)| (key + &count).into_bytes()).collect()
 }
 
 /// Reads a table's rows: the text of the first three columns, and the count. Refuses what is not sorted or not a table.
 pub fn rows(table: &[u8]) -> Result<Vec<(&[u8], u64)>, String> {
     let mut rows: Vec<(&[u8], u64)> = Vec::new();
     let Some(body) = table.strip_suffix(b"\n") else {
-        return if table.is_empty() {
-            Ok(rows)
-        } else {
-            Err("the last row has no end".to_owned())
-        };
+        return if table.is_empty() { Ok(rows) } else { Err("the last row has no end".to_owned()) };
     };
     for (index, line) in body.split(|byte| *byte == b'\n').enumerate() {
-        let row = row(line).ok_or_else(|| {
-            format!(
-                "row {} is not one: {}",
-                index + 1,
-                String::from_utf8_lossy(line).escape_debug()
-            )
-        })?;
+        let row = row(line)
+            .ok_or_else(|| format!("row {} is not one: {}", index + 1, String::from_utf8_lossy(line).escape_debug()))?;
         if rows.last().is_some_and(|(key, _)| row.0 <= *key) {
             return Err(format!(
                 "row {} is not after the one before it: {}",
@@ -105,14 +88,8 @@ fn plain_number(text: &[u8]) -> Option<u64> {
 
 /// Joins two tables row by row.
 pub fn compare(expected: &[u8], actual: &[u8]) -> Result<Difference, String> {
-    let mut expected = rows(expected)
-        .map_err(|fault| format!("the expected table: {fault}"))?
-        .into_iter()
-        .peekable();
-    let mut actual = rows(actual)
-        .map_err(|fault| format!("the actual table: {fault}"))?
-        .into_iter()
-        .peekable();
+    let mut expected = rows(expected).map_err(|fault| format!("the expected table: {fault}"))?.into_iter().peekable();
+    let mut actual = rows(actual).map_err(|fault| format!("the actual table: {fault}"))?.into_iter().peekable();
     let mut difference = Difference::default();
     while let Some(order) = next_side(&mut expected, &mut actual) {
         let wanted = expected.next_if(|_| order.is_le());
@@ -153,17 +130,8 @@ fn next_side<'a, I: Iterator<Item = (&'a [u8], u64)>>(
 #[track_caller]
 pub fn assert_same(expected: &[u8], actual: &[u8]) {
     let difference = compare(expected, actual).unwrap_or_else(|fault| panic!("{fault}"));
-    let Difference {
-        missing,
-        extra,
-        differ,
-        first,
-    } = &difference;
-    assert!(
-        difference.is_empty(),
-        "{missing} rows missing, {extra} extra, {differ} differ\n{}",
-        first.join("\n")
-    );
+    let Difference { missing, extra, differ, first } = &difference;
+    assert!(difference.is_empty(), "{missing} rows missing, {extra} extra, {differ} differ\n{}", first.join("\n"));
 }
 
 #[cfg(test)]
@@ -195,15 +163,9 @@ mod tests {
         let expected = b"a\tview\t0\t1\nb\tview\t0\t1\nc\tview\t0\t1\nz\tview\t0\t7\n";
         let actual = b"b\tview\t0\t1\nc\tview\t0\t2\nd\tview\t0\t1\ne\tview\t0\t1\n";
         let difference = compare(expected, actual).unwrap();
-        assert_eq!(
-            (difference.missing, difference.extra, difference.differ),
-            (2, 2, 1)
-        );
+        assert_eq!((difference.missing, difference.extra, difference.differ), (2, 2, 1));
         assert_eq!(difference.first[0], r"missing: a\tview\t0 count 1");
-        assert_eq!(
-            difference.first[1],
-            r"differs: c\tview\t0 expected 1, found 2"
-        );
+        assert_eq!(difference.first[1], r"differs: c\tview\t0 expected 1, found 2");
         assert_eq!(difference.first.len(), 5);
         assert!(compare(expected, expected).unwrap().is_empty());
         assert!(compare(b"", b"").unwrap().is_empty());
@@ -212,14 +174,9 @@ mod tests {
 
     #[test]
     fn only_the_first_rows_are_spelled_out() {
-        let table: String = (10..99)
-            .map(|video| format!("{video}\tview\t0\t1\n"))
-            .collect();
+        let table: String = (10..99).map(|video| format!("{video}\tview\t0\t1\n")).collect();
         let difference = compare(table.as_bytes(), b"").unwrap();
-        assert_eq!(
-            (difference.missing, difference.first.len()),
-            (89, FIRST_ROWS)
-        );
+        assert_eq!((difference.missing, difference.first.len()), (89, FIRST_ROWS));
     }
 
     #[test]
@@ -234,10 +191,7 @@ mod tests {
             ("an empty row", "\n"),
             ("a repeated row", "a\tview\t0\t1\na\tview\t0\t1\n"),
             ("not in order", "b\tview\t0\t1\na\tview\t0\t1\n"),
-            (
-                "in order of numbers",
-                "a\tview\t60000\t1\na\tview\t120000\t1\n",
-            ),
+            ("in order of numbers", "a\tview\t60000\t1\na\tview\t120000\t1\n"),
         ] {
             assert!(rows(table.as_bytes()).is_err(), "{case}");
         }

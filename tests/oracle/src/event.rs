@@ -6,14 +6,7 @@ use crate::{Cause, rfc3339};
 /// The last millisecond of the year 9999.
 pub const TIMESTAMP_MAX_MS: u64 = 253_402_300_799_999;
 
-const KNOWN_FIELDS: [&str; 6] = [
-    "event_id",
-    "video_id",
-    "event_type",
-    "timestamp",
-    "user_id",
-    "value",
-];
+const KNOWN_FIELDS: [&str; 6] = ["event_id", "video_id", "event_type", "timestamp", "user_id", "value"];
 
 /// A well-formed event.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +22,7 @@ pub struct Event {
 /// Decodes one payload. Its length is the judge's business, not the decoder's.
 pub fn decode(payload: &[u8]) -> Result<Event, Cause> {
     let text = std::str::from_utf8(payload).map_err(|_| Cause::Utf8)?;
-    if text
-        .bytes()
-        .all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'))
-    {
+    if text.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')) {
         return Err(Cause::Empty);
     }
     let Json::Object(members) = json::parse(text)? else {
@@ -43,12 +33,7 @@ pub fn decode(payload: &[u8]) -> Result<Event, Cause> {
             return Err(Cause::RepeatedField);
         }
     }
-    let field = |name: &str| {
-        members
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value)
-    };
+    let field = |name: &str| members.iter().find(|(key, _)| key == name).map(|(_, value)| value);
     let required = |name: &str| field(name).ok_or(Cause::Missing);
     let optional = |name: &str| field(name).filter(|value| **value != Json::Null);
     // All that is required is looked for first, so that an absent field is named before a wrong one.
@@ -74,25 +59,16 @@ fn string(value: &Json) -> Result<&str, Cause> {
 fn id(value: &Json) -> Result<String, Cause> {
     let text = string(value)?;
     let is_control = |c: char| c <= '\u{1f}' || c == '\u{7f}';
-    if (1..=128).contains(&text.len()) && !text.contains(is_control) {
-        Ok(text.to_owned())
-    } else {
-        Err(Cause::Range)
-    }
+    if (1..=128).contains(&text.len()) && !text.contains(is_control) { Ok(text.to_owned()) } else { Err(Cause::Range) }
 }
 
 /// `[a-z][a-z0-9_.-]{0,63}`
 fn kind(value: &Json) -> Result<String, Cause> {
     let text = string(value)?;
     let starts_well = text.starts_with(|c: char| c.is_ascii_lowercase());
-    let goes_on_well = text
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '-'));
-    if starts_well && goes_on_well && text.len() <= 64 {
-        Ok(text.to_owned())
-    } else {
-        Err(Cause::Range)
-    }
+    let goes_on_well =
+        text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '.' | '-'));
+    if starts_well && goes_on_well && text.len() <= 64 { Ok(text.to_owned()) } else { Err(Cause::Range) }
 }
 
 fn timestamp_ms(value: &Json) -> Result<u64, Cause> {
@@ -103,11 +79,7 @@ fn timestamp_ms(value: &Json) -> Result<u64, Cause> {
         Json::Text(text) => u64::try_from(rfc3339::epoch_ms(text)?).map_err(|_| Cause::Range)?,
         _ => return Err(Cause::Type),
     };
-    if ms <= TIMESTAMP_MAX_MS {
-        Ok(ms)
-    } else {
-        Err(Cause::Range)
-    }
+    if ms <= TIMESTAMP_MAX_MS { Ok(ms) } else { Err(Cause::Range) }
 }
 
 fn finite(value: &Json) -> Result<f64, Cause> {
@@ -115,9 +87,5 @@ fn finite(value: &Json) -> Result<f64, Cause> {
         return Err(Cause::Type);
     };
     let number: f64 = token.parse().map_err(|_| Cause::Type)?;
-    if number.is_finite() {
-        Ok(number)
-    } else {
-        Err(Cause::Range)
-    }
+    if number.is_finite() { Ok(number) } else { Err(Cause::Range) }
 }

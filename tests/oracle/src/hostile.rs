@@ -85,9 +85,7 @@ impl Default for Spec {
 /// The lines of each partition, without newlines; none is blank.
 pub fn hostile(seed: u64, spec: &Spec) -> Vec<Vec<Vec<u8>>> {
     let mut partitions = vec![Vec::new(); spec.partitions];
-    hostile_each(seed, spec, |partition, line| {
-        partitions[partition].push(line.to_vec())
-    });
+    hostile_each(seed, spec, |partition, line| partitions[partition].push(line.to_vec()));
     partitions
 }
 
@@ -155,13 +153,8 @@ impl<'a, F: FnMut(usize, &[u8])> Stream<'a, F> {
     }
 
     fn place_ms(&self, index: u64) -> u64 {
-        let passed_ms =
-            u128::from(self.spec.span_ms) * u128::from(index) / u128::from(self.spec.events);
-        let jump_ms = if self.spec.jumps == Jumps::Some && self.spec.events <= index * 2 {
-            2 * 3_600_000
-        } else {
-            0
-        };
+        let passed_ms = u128::from(self.spec.span_ms) * u128::from(index) / u128::from(self.spec.events);
+        let jump_ms = if self.spec.jumps == Jumps::Some && self.spec.events <= index * 2 { 2 * 3_600_000 } else { 0 };
         self.spec.start_ms + jump_ms + u64::try_from(passed_ms).expect("less than the span")
     }
 
@@ -175,10 +168,7 @@ impl<'a, F: FnMut(usize, &[u8])> Stream<'a, F> {
     }
 
     fn emit(&mut self, partition: usize, line: &[u8]) {
-        assert!(
-            !line.contains(&b'\n') && !is_blank(line),
-            "a line is one line"
-        );
+        assert!(!line.contains(&b'\n') && !is_blank(line), "a line is one line");
         (self.sink)(partition, line);
     }
 
@@ -190,21 +180,16 @@ impl<'a, F: FnMut(usize, &[u8])> Stream<'a, F> {
         let partition = self.partition(&draft.video_id);
         self.emit(partition, &line);
         let local_ms = self.local_ms(partition);
-        let is_somewhat_ahead = (local_ms + WINDOW_MS..draw::FAR_FUTURE_MS / 2 + local_ms / 2)
-            .contains(&draft.timestamp_ms);
+        let is_somewhat_ahead =
+            (local_ms + WINDOW_MS..draw::FAR_FUTURE_MS / 2 + local_ms / 2).contains(&draft.timestamp_ms);
         if !is_somewhat_ahead && self.rng.random_bool(self.keep_share) {
-            self.recent.push_back(Sent {
-                sent_ms: self.now_ms,
-                draft,
-                line,
-            });
+            self.recent.push_back(Sent { sent_ms: self.now_ms, draft, line });
         }
     }
 
     /// Sends an event whose stamp is meant to be sane.
     fn send_sane(&mut self, draft: Draft) {
-        let greatest_ms =
-            &mut self.greatest_ms[partition_of(&draft.video_id, self.spec.partitions)];
+        let greatest_ms = &mut self.greatest_ms[partition_of(&draft.video_id, self.spec.partitions)];
         *greatest_ms = (*greatest_ms).max(Some(draft.timestamp_ms));
         self.send(draft);
     }

@@ -23,11 +23,7 @@ pub fn parse(text: &str) -> Result<Json, Cause> {
     parser.skip_space();
     let value = parser.value(0)?;
     parser.skip_space();
-    if parser.at == text.len() {
-        Ok(value)
-    } else {
-        Err(Cause::Json)
-    }
+    if parser.at == text.len() { Ok(value) } else { Err(Cause::Json) }
 }
 
 struct Parser<'a> {
@@ -65,11 +61,7 @@ impl<'a> Parser<'a> {
     }
 
     fn word(&mut self) -> Result<Json, Cause> {
-        for (word, value) in [
-            ("null", Json::Null),
-            ("true", Json::Bool(true)),
-            ("false", Json::Bool(false)),
-        ] {
+        for (word, value) in [("null", Json::Null), ("true", Json::Bool(true)), ("false", Json::Bool(false))] {
             if self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
                 self.at += word.len();
                 return Ok(value);
@@ -149,11 +141,7 @@ impl<'a> Parser<'a> {
         while matches!(self.peek(), Some(b'0'..=b'9')) {
             self.at += 1;
         }
-        if start < self.at {
-            Ok(())
-        } else {
-            Err(Cause::Json)
-        }
+        if start < self.at { Ok(()) } else { Err(Cause::Json) }
     }
 
     fn string(&mut self) -> Result<String, Cause> {
@@ -208,10 +196,7 @@ impl<'a> Parser<'a> {
     fn four_hex(&mut self) -> Result<u32, Cause> {
         let mut code = 0;
         for _ in 0..4 {
-            let digit = self
-                .peek()
-                .and_then(|byte| char::from(byte).to_digit(16))
-                .ok_or(Cause::Json)?;
+            let digit = self.peek().and_then(|byte| char::from(byte).to_digit(16)).ok_or(Cause::Json)?;
             code = code * 16 + digit;
             self.at += 1;
         }
@@ -227,16 +212,9 @@ mod tests {
 
     #[test]
     fn repeated_keys_and_number_tokens_are_kept_as_written() {
-        let parsed =
-            parse(r#" {"a":1.0e+2,"a":[-0,true,false,null,{}],"\u0062":"\ud83c\udfac\n\/"} "#);
+        let parsed = parse(r#" {"a":1.0e+2,"a":[-0,true,false,null,{}],"\u0062":"\ud83c\udfac\n\/"} "#);
         let number = |token: &str| Json::Number(token.to_owned());
-        let list = vec![
-            number("-0"),
-            Json::Bool(true),
-            Json::Bool(false),
-            Json::Null,
-            Json::Object(vec![]),
-        ];
+        let list = vec![number("-0"), Json::Bool(true), Json::Bool(false), Json::Null, Json::Object(vec![])];
         assert_eq!(
             parsed,
             Ok(Json::Object(vec![
@@ -281,15 +259,8 @@ mod tests {
             }
             let theirs = serde_json::from_str::<&serde_json::value::RawValue>(text);
             assert_eq!(ours.is_ok(), theirs.is_ok(), "{text}: {ours:?}, {theirs:?}");
-            *(if ours.is_ok() {
-                &mut accepted
-            } else {
-                &mut refused
-            }) += 1;
+            *(if ours.is_ok() { &mut accepted } else { &mut refused }) += 1;
         }
-        assert!(
-            20_000 < accepted && 20_000 < refused,
-            "{accepted} accepted, {refused} refused"
-        );
+        assert!(20_000 < accepted && 20_000 < refused, "{accepted} accepted, {refused} refused");
     }
 }

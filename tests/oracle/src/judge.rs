@@ -28,12 +28,7 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self {
-            lateness_ms: 600_000,
-            remember_ms: 600_000,
-            max_jump_ms: 3_600_000,
-            max_future_ms: 300_000,
-        }
+        Self { lateness_ms: 600_000, remember_ms: 600_000, max_jump_ms: 3_600_000, max_future_ms: 300_000 }
     }
 }
 
@@ -80,13 +75,7 @@ impl Ledger {
     }
 
     pub fn balances(&self) -> bool {
-        self.read
-            == self.counted
-                + self.duplicate
-                + self.late
-                + self.future
-                + self.malformed
-                + self.oversize
+        self.read == self.counted + self.duplicate + self.late + self.future + self.malformed + self.oversize
     }
 }
 
@@ -123,15 +112,10 @@ pub fn run(rules: &Rules, partitions: &[Vec<Record>]) -> Outcome {
     let mut judge = Judge::new(*rules, partitions.len());
     let mut verdicts = Vec::with_capacity(partitions.len());
     for (partition, records) in partitions.iter().enumerate() {
-        let judged = records
-            .iter()
-            .map(|record| judge.judge(partition, record.append_time_ms, &record.payload));
+        let judged = records.iter().map(|record| judge.judge(partition, record.append_time_ms, &record.payload));
         verdicts.push(judged.collect());
     }
-    Outcome {
-        verdicts,
-        ..judge.finish()
-    }
+    Outcome { verdicts, ..judge.finish() }
 }
 
 /// Judges records one at a time, for inputs that do not fit into memory. A partition's records are given in its order.
@@ -148,10 +132,7 @@ pub struct Judge {
 
 impl Judge {
     pub fn new(rules: Rules, partitions: usize) -> Self {
-        assert!(
-            rules.lateness_ms <= rules.remember_ms,
-            "remember is never less than lateness"
-        );
+        assert!(rules.lateness_ms <= rules.remember_ms, "remember is never less than lateness");
         Self {
             rules,
             clocks: vec![Clock::default(); partitions],
@@ -161,12 +142,7 @@ impl Judge {
         }
     }
 
-    pub fn judge(
-        &mut self,
-        partition: usize,
-        append_time_ms: Option<u64>,
-        payload: &[u8],
-    ) -> Verdict {
+    pub fn judge(&mut self, partition: usize, append_time_ms: Option<u64>, payload: &[u8]) -> Verdict {
         let verdict = self.verdict(partition, append_time_ms, payload);
         self.ledger[partition].enter(verdict);
         verdict
@@ -175,20 +151,10 @@ impl Judge {
     /// The outcome without verdicts: whoever wants those has them from [`Judge::judge`].
     pub fn finish(self) -> Outcome {
         let clocks = self.clocks.iter().map(clock::Clock::now_ms).collect();
-        Outcome {
-            verdicts: Vec::new(),
-            ledger: self.ledger,
-            counts: self.counts,
-            clocks,
-        }
+        Outcome { verdicts: Vec::new(), ledger: self.ledger, counts: self.counts, clocks }
     }
 
-    fn verdict(
-        &mut self,
-        partition: usize,
-        append_time_ms: Option<u64>,
-        payload: &[u8],
-    ) -> Verdict {
+    fn verdict(&mut self, partition: usize, append_time_ms: Option<u64>, payload: &[u8]) -> Verdict {
         if RECORD_BYTES_MAX < payload.len() {
             return Verdict::Oversize;
         }
@@ -196,9 +162,7 @@ impl Judge {
             Ok(event) => event,
             Err(cause) => return Verdict::Malformed(cause),
         };
-        let is_future = |append_ms: u64| {
-            append_ms.saturating_add(self.rules.max_future_ms) < event.timestamp_ms
-        };
+        let is_future = |append_ms: u64| append_ms.saturating_add(self.rules.max_future_ms) < event.timestamp_ms;
         if append_time_ms.is_some_and(is_future) {
             return Verdict::Future;
         }
@@ -208,14 +172,10 @@ impl Judge {
         if !is_late {
             clock.observe(&event.event_id, event.timestamp_ms, self.rules.max_jump_ms);
         }
-        let now_ms = clock
-            .now_ms()
-            .expect("a late event has a clock to be late by, any other sets it");
+        let now_ms = clock.now_ms().expect("a late event has a clock to be late by, any other sets it");
         let identity = identity(&event);
         let counted_until = self.counted_until.get(&identity);
-        if counted_until
-            .is_some_and(|end_ms| now_ms < end_ms.saturating_add(self.rules.remember_ms))
-        {
+        if counted_until.is_some_and(|end_ms| now_ms < end_ms.saturating_add(self.rules.remember_ms)) {
             return Verdict::Duplicate;
         }
         if is_late {
@@ -223,10 +183,7 @@ impl Judge {
         }
         let start_ms = event.timestamp_ms - event.timestamp_ms % WINDOW_MS;
         self.counted_until.insert(identity, start_ms + WINDOW_MS);
-        *self
-            .counts
-            .entry((event.video_id, event.event_type, start_ms))
-            .or_default() += 1;
+        *self.counts.entry((event.video_id, event.event_type, start_ms)).or_default() += 1;
         Verdict::Counted
     }
 }

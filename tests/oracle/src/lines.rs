@@ -38,10 +38,7 @@ mod tests {
             ("a\rb\n\u{b}\n", vec!["a\rb", "\u{b}"]),
         ] {
             let mut lines = Vec::new();
-            each_line(text.as_bytes(), |line| {
-                lines.push(String::from_utf8(line.to_vec()).unwrap())
-            })
-            .unwrap();
+            each_line(text.as_bytes(), |line| lines.push(String::from_utf8(line.to_vec()).unwrap())).unwrap();
             assert_eq!(lines, expected, "{text:?}");
         }
     }

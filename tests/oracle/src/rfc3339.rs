@@ -27,13 +27,7 @@ pub fn epoch_ms(text: &str) -> Result<i64, Cause> {
     if !rest.is_empty() {
         return Err(Cause::Type);
     }
-    if !(1..=12).contains(&month)
-        || day < 1
-        || days_in(year, month) < day
-        || 23 < hour
-        || 59 < minute
-        || 59 < second
-    {
+    if !(1..=12).contains(&month) || day < 1 || days_in(year, month) < day || 23 < hour || 59 < minute || 59 < second {
         return Err(Cause::Range);
     }
     let minutes = (days_since_epoch(year, month, day) * 24 + hour) * 60 + minute - offset_minutes;
@@ -68,9 +62,7 @@ fn fraction(rest: &mut &[u8]) -> Result<i64, Cause> {
     }
     let (read, after) = rest.split_at(length);
     *rest = after;
-    Ok((0..3).fold(0, |milli, place| {
-        milli * 10 + read.get(place).map_or(0, |digit| i64::from(digit - b'0'))
-    }))
+    Ok((0..3).fold(0, |milli, place| milli * 10 + read.get(place).map_or(0, |digit| i64::from(digit - b'0'))))
 }
 
 /// Minutes to the east of UTC.
@@ -83,11 +75,7 @@ fn offset(rest: &mut &[u8]) -> Result<i64, Cause> {
     let hours = digits(rest, 2)?;
     one_of(rest, b":")?;
     let minutes = digits(rest, 2)?;
-    if 23 < hours || 59 < minutes {
-        Err(Cause::Range)
-    } else {
-        Ok(sign * (hours * 60 + minutes))
-    }
+    if 23 < hours || 59 < minutes { Err(Cause::Range) } else { Ok(sign * (hours * 60 + minutes)) }
 }
 
 fn is_leap(year: i64) -> bool {
@@ -140,17 +128,12 @@ mod tests {
     #[test]
     fn four_centuries_of_days_and_all_months_agree_with_chrono() {
         let month_starts = (0..=9999).flat_map(|year| (1..=12).map(move |month| (year, month, 1)));
-        let days = (1801..2201).flat_map(|year| {
-            (1..=12).flat_map(move |month| (1..=31).map(move |day| (year, month, day)))
-        });
+        let days =
+            (1801..2201).flat_map(|year| (1..=12).flat_map(move |month| (1..=31).map(move |day| (year, month, day))));
         for (year, month, day) in month_starts.chain(days) {
             let date = chrono::NaiveDate::from_ymd_opt(year, month, day);
-            let expected = date.map(|date| {
-                date.and_hms_milli_opt(12, 34, 56, 789)
-                    .unwrap()
-                    .and_utc()
-                    .timestamp_millis()
-            });
+            let expected =
+                date.map(|date| date.and_hms_milli_opt(12, 34, 56, 789).unwrap().and_utc().timestamp_millis());
             let text = format!("{year:04}-{month:02}-{day:02}T12:34:56.789Z");
             assert_eq!(epoch_ms(&text).ok(), expected, "{text}");
         }

@@ -78,15 +78,10 @@ impl Iterator for WellBehaved {
         if self.next == self.workload.events {
             return None;
         }
-        let passed_ms = u128::from(self.workload.span_ms) * u128::from(self.next)
-            / u128::from(self.workload.events);
+        let passed_ms = u128::from(self.workload.span_ms) * u128::from(self.next) / u128::from(self.workload.events);
         let now_ms = self.workload.start_ms + u64::try_from(passed_ms).expect("less than the span");
         self.next += 1;
-        while self
-            .recent
-            .front()
-            .is_some_and(|(sent_ms, _, _)| sent_ms + self.workload.repeat_within_ms < now_ms)
-        {
+        while self.recent.front().is_some_and(|(sent_ms, _, _)| sent_ms + self.workload.repeat_within_ms < now_ms) {
             self.recent.pop_front();
         }
         if !self.recent.is_empty() && self.rng.random_bool(self.workload.repeat_share) {
@@ -101,14 +96,11 @@ impl Iterator for WellBehaved {
 
 impl WellBehaved {
     fn fresh(&mut self, now_ms: u64) -> (usize, Vec<u8>) {
-        let timestamp_ms = now_ms
-            .saturating_sub(self.rng.random_range(0..=self.workload.disorder_ms))
-            .max(self.workload.start_ms);
+        let timestamp_ms =
+            now_ms.saturating_sub(self.rng.random_range(0..=self.workload.disorder_ms)).max(self.workload.start_ms);
         let all = self.popularity.last().copied().expect("there are videos");
         let drawn = self.rng.random_range(0.0..all);
-        let video = self
-            .popularity
-            .partition_point(|cumulated| *cumulated <= drawn);
+        let video = self.popularity.partition_point(|cumulated| *cumulated <= drawn);
         let kind = match self.rng.random_range(0..100) {
             0..80 => "view",
             80..95 => "like",
@@ -120,24 +112,14 @@ impl WellBehaved {
         let line = format!(
             r#"{{"event_id":"{event_id}","video_id":"v{video:07}","event_type":"{kind}","timestamp":{timestamp_ms},"user_id":"u{user}","value":{value}}}"#
         );
-        (
-            partition_of(&format!("v{video:07}"), self.workload.partitions),
-            line.into_bytes(),
-        )
+        (partition_of(&format!("v{video:07}"), self.workload.partitions), line.into_bytes())
     }
 }
 
 /// A random id of the usual look.
 pub(crate) fn uuid(rng: &mut ChaCha8Rng) -> String {
     let hex = format!("{:032x}", rng.random::<u128>());
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 #[cfg(test)]
@@ -150,41 +132,22 @@ mod tests {
 
     #[test]
     fn every_line_is_counted_or_a_duplicate_and_the_distinct_ones_are_counted() {
-        let workload = Workload {
-            events: 20_000,
-            videos: 500,
-            ..Workload::default()
-        };
+        let workload = Workload { events: 20_000, videos: 500, ..Workload::default() };
         let mut judge = Judge::new(Rules::default(), workload.partitions);
         let mut distinct = BTreeSet::new();
         for (partition, line) in well_behaved(7, &workload) {
             judge.judge(partition, None, &line);
             distinct.insert(line);
         }
-        let total = judge
-            .finish()
-            .ledger
-            .into_iter()
-            .fold(Ledger::default(), Ledger::add);
+        let total = judge.finish().ledger.into_iter().fold(Ledger::default(), Ledger::add);
         let counted = distinct.len() as u64;
-        assert_eq!(
-            total,
-            Ledger {
-                read: 20_000,
-                counted,
-                duplicate: 20_000 - counted,
-                ..Ledger::default()
-            }
-        );
+        assert_eq!(total, Ledger { read: 20_000, counted, duplicate: 20_000 - counted, ..Ledger::default() });
         assert!((800..1_200).contains(&total.duplicate), "{total:?}");
     }
 
     #[test]
     fn the_same_seed_gives_the_same_lines_and_another_gives_others() {
-        let workload = Workload {
-            events: 1_000,
-            ..Workload::default()
-        };
+        let workload = Workload { events: 1_000, ..Workload::default() };
         let lines = |seed| well_behaved(seed, &workload).collect::<Vec<_>>();
         assert_eq!(lines(1), lines(1));
         assert_ne!(lines(1), lines(2));

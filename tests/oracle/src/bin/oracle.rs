@@ -26,11 +26,8 @@ enum Failure {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (command, rest) = arguments
-        .split_first()
-        .map_or(("", [].as_slice()), |(command, rest)| {
-            (command.as_str(), rest)
-        });
+    let (command, rest) =
+        arguments.split_first().map_or(("", [].as_slice()), |(command, rest)| (command.as_str(), rest));
     let done = match command {
         "generate" => generate(rest),
         "count" => count(rest),
@@ -66,9 +63,7 @@ fn parse(arguments: &[String]) -> Result<(BTreeMap<&str, &str>, Vec<&str>), Fail
         };
         let value = match name {
             "hostile" | "well" => "",
-            _ => arguments
-                .next()
-                .ok_or_else(|| Failure::Usage(format!("--{name} needs a value")))?,
+            _ => arguments.next().ok_or_else(|| Failure::Usage(format!("--{name} needs a value")))?,
         };
         flags.insert(name, value);
     }
@@ -76,22 +71,15 @@ fn parse(arguments: &[String]) -> Result<(BTreeMap<&str, &str>, Vec<&str>), Fail
 }
 
 /// Takes a flag's number out, or its default.
-fn number<N: FromStr>(
-    flags: &mut BTreeMap<&str, &str>,
-    name: &str,
-    default: N,
-) -> Result<N, Failure> {
+fn number<N: FromStr>(flags: &mut BTreeMap<&str, &str>, name: &str, default: N) -> Result<N, Failure> {
     let Some(text) = flags.remove(name) else {
         return Ok(default);
     };
-    text.parse()
-        .map_err(|_| Failure::Usage(format!("--{name} {text} is not a number")))
+    text.parse().map_err(|_| Failure::Usage(format!("--{name} {text} is not a number")))
 }
 
 fn nothing_else(flags: &BTreeMap<&str, &str>) -> Result<(), Failure> {
-    flags.keys().next().map_or(Ok(()), |name| {
-        Err(Failure::Usage(format!("no flag --{name} here")))
-    })
+    flags.keys().next().map_or(Ok(()), |name| Err(Failure::Usage(format!("no flag --{name} here"))))
 }
 
 fn at(path: &Path) -> impl Fn(Error) -> Failure + '_ {
@@ -100,73 +88,31 @@ fn at(path: &Path) -> impl Fn(Error) -> Failure + '_ {
 
 fn generate(arguments: &[String]) -> Result<ExitCode, Failure> {
     let (mut flags, files) = parse(arguments)?;
-    let (hostile, well) = (
-        flags.remove("hostile").is_some(),
-        flags.remove("well").is_some(),
-    );
+    let (hostile, well) = (flags.remove("hostile").is_some(), flags.remove("well").is_some());
     if hostile == well || !files.is_empty() {
-        return Err(Failure::Usage(
-            "either --hostile or --well, and no files".to_owned(),
-        ));
+        return Err(Failure::Usage("either --hostile or --well, and no files".to_owned()));
     }
-    let dir = flags
-        .remove("dir")
-        .ok_or_else(|| Failure::Usage("--dir is needed".to_owned()))?;
+    let dir = flags.remove("dir").ok_or_else(|| Failure::Usage("--dir is needed".to_owned()))?;
     let seed = number(&mut flags, "seed", 1)?;
     let (spec, workload) = (Spec::default(), Workload::default());
     let events = number(&mut flags, "events", spec.events)?;
     let partitions = number(&mut flags, "partitions", spec.partitions)?;
     let start_ms = number(&mut flags, "start-ms", spec.start_ms)?;
-    let videos = number(
-        &mut flags,
-        "videos",
-        if hostile {
-            spec.videos
-        } else {
-            workload.videos
-        },
-    )?;
-    let span_ms = number(
-        &mut flags,
-        "span-ms",
-        if hostile {
-            spec.span_ms
-        } else {
-            workload.span_ms
-        },
-    )?;
+    let videos = number(&mut flags, "videos", if hostile { spec.videos } else { workload.videos })?;
+    let span_ms = number(&mut flags, "span-ms", if hostile { spec.span_ms } else { workload.span_ms })?;
     nothing_else(&flags)?;
     if partitions == 0 || videos == 0 {
-        return Err(Failure::Usage(
-            "at least one partition and one video".to_owned(),
-        ));
+        return Err(Failure::Usage("at least one partition and one video".to_owned()));
     }
     let mut parts = Parts::create(Path::new(dir), partitions)?;
     if hostile {
-        let spec = Spec {
-            events,
-            partitions,
-            videos,
-            start_ms,
-            span_ms,
-            ..spec
-        };
+        let spec = Spec { events, partitions, videos, start_ms, span_ms, ..spec };
         hostile_each(seed, &spec, |partition, line| parts.write(partition, line));
     } else {
-        let workload = Workload {
-            events,
-            partitions,
-            videos,
-            start_ms,
-            span_ms,
-            ..workload
-        };
+        let workload = Workload { events, partitions, videos, start_ms, span_ms, ..workload };
         well_behaved(seed, &workload).for_each(|(partition, line)| parts.write(partition, &line));
     }
-    say(&format!(
-        "{} lines in {partitions} files below {dir}",
-        parts.finish()?
-    ));
+    say(&format!("{} lines in {partitions} files below {dir}", parts.finish()?));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -185,11 +131,7 @@ impl Parts {
             let path = dir.join(format!("part-{partition:0width$}.jsonl"));
             File::create(&path).map(BufWriter::new).map_err(at(&path))
         };
-        Ok(Self {
-            files: (0..partitions).map(create).collect::<Result<_, _>>()?,
-            lines: 0,
-            outcome: Ok(()),
-        })
+        Ok(Self { files: (0..partitions).map(create).collect::<Result<_, _>>()?, lines: 0, outcome: Ok(()) })
     }
 
     fn write(&mut self, partition: usize, line: &[u8]) {
@@ -201,21 +143,15 @@ impl Parts {
     }
 
     fn finish(mut self) -> Result<u64, Failure> {
-        let flushed = self
-            .outcome
-            .and_then(|()| self.files.iter_mut().try_for_each(BufWriter::flush));
-        flushed
-            .map(|()| self.lines)
-            .map_err(|error| Failure::Failed(format!("writing the lines: {error}")))
+        let flushed = self.outcome.and_then(|()| self.files.iter_mut().try_for_each(BufWriter::flush));
+        flushed.map(|()| self.lines).map_err(|error| Failure::Failed(format!("writing the lines: {error}")))
     }
 }
 
 /// Every file is one partition, in the order given.
 fn count(arguments: &[String]) -> Result<ExitCode, Failure> {
     let (mut flags, files) = parse(arguments)?;
-    let out = flags
-        .remove("out")
-        .ok_or_else(|| Failure::Usage("--out is needed".to_owned()))?;
+    let out = flags.remove("out").ok_or_else(|| Failure::Usage("--out is needed".to_owned()))?;
     nothing_else(&flags)?;
     let mut judge = Judge::new(Rules::default(), files.len());
     for (partition, file) in files.iter().enumerate() {
@@ -232,28 +168,15 @@ fn count(arguments: &[String]) -> Result<ExitCode, Failure> {
     for (partition, (ledger, clock)) in outcome.ledger.iter().zip(&outcome.clocks).enumerate() {
         print_ledger(&partition.to_string(), ledger, *clock);
     }
-    let total = outcome
-        .ledger
-        .into_iter()
-        .fold(Ledger::default(), Ledger::add);
+    let total = outcome.ledger.into_iter().fold(Ledger::default(), Ledger::add);
     print_ledger("all", &total, None);
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_ledger(name: &str, ledger: &Ledger, clock_ms: Option<u64>) {
-    let Ledger {
-        read,
-        counted,
-        duplicate,
-        late,
-        future,
-        malformed,
-        oversize,
-    } = ledger;
+    let Ledger { read, counted, duplicate, late, future, malformed, oversize } = ledger;
     let clock = clock_ms.map_or_else(|| "-".to_owned(), |clock_ms| clock_ms.to_string());
-    say(&format!(
-        "{name}\t{read}\t{counted}\t{duplicate}\t{late}\t{future}\t{malformed}\t{oversize}\t{clock}"
-    ));
+    say(&format!("{name}\t{read}\t{counted}\t{duplicate}\t{late}\t{future}\t{malformed}\t{oversize}\t{clock}"));
 }
 
 fn compare_files(arguments: &[String]) -> Result<ExitCode, Failure> {
@@ -262,14 +185,7 @@ fn compare_files(arguments: &[String]) -> Result<ExitCode, Failure> {
     };
     let read = |file: &str| fs::read(file).map_err(at(Path::new(file)));
     let difference = compare(&read(expected)?, &read(actual)?).map_err(Failure::Failed)?;
-    say(&format!(
-        "{} missing, {} extra, {} differ",
-        difference.missing, difference.extra, difference.differ
-    ));
+    say(&format!("{} missing, {} extra, {} differ", difference.missing, difference.extra, difference.differ));
     difference.first.iter().for_each(|row| say(row));
-    Ok(if difference.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if difference.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -52,21 +52,12 @@ enum Form {
 
 impl Forms {
     pub(super) fn new() -> Self {
-        let base = Base {
-            event_id: PLACE_OF_EVENT_ID,
-            video_id: PLACE_OF_VIDEO_ID,
-            timestamp_ms: PLACE_OF_TIMESTAMP,
-        };
+        let base = Base { event_id: PLACE_OF_EVENT_ID, video_id: PLACE_OF_VIDEO_ID, timestamp_ms: PLACE_OF_TIMESTAMP };
         let is_line = |line: &[u8]| !line.contains(&b'\n') && !is_blank(line);
-        let lines = corpus::cases(base)
-            .into_iter()
-            .filter(|(_, line, _)| is_line(line));
+        let lines = corpus::cases(base).into_iter().filter(|(_, line, _)| is_line(line));
         let (malformed, odd): (Vec<_>, Vec<_>) = lines.partition(|(_, _, cause)| cause.is_some());
         let line = |(_, line, _): Case| line;
-        Self {
-            malformed: malformed.into_iter().map(line).collect(),
-            odd: odd.into_iter().map(line).collect(),
-        }
+        Self { malformed: malformed.into_iter().map(line).collect(), odd: odd.into_iter().map(line).collect() }
     }
 }
 
@@ -74,10 +65,7 @@ impl Forms {
 fn replaced(line: &[u8], from: &str, to: &str) -> Vec<u8> {
     let mut result = Vec::with_capacity(line.len() + to.len());
     let mut rest = line;
-    while let Some(at) = rest
-        .windows(from.len())
-        .position(|window| window == from.as_bytes())
-    {
+    while let Some(at) = rest.windows(from.len()).position(|window| window == from.as_bytes()) {
         result.extend_from_slice(&rest[..at]);
         result.extend_from_slice(to.as_bytes());
         rest = &rest[at + from.len()..];
@@ -117,9 +105,7 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
         }
         // The logarithm of the rank is uniform: close to Zipf's law.
         let rank = (self.spec.videos as f64).powf(self.rng.random::<f64>()) as usize;
-        UNUSUAL_VIDEOS
-            .get(rank - 1)
-            .map_or_else(|| format!("v{rank:07}"), |video| (*video).to_owned())
+        UNUSUAL_VIDEOS.get(rank - 1).map_or_else(|| format!("v{rank:07}"), |video| (*video).to_owned())
     }
 
     /// A new event of a video, stamped with the place in the stream.
@@ -146,10 +132,7 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
             timestamp_ms: self.local_ms(self.partition(&video_id)),
             video_id,
             user_id: self.rng.random_bool(0.7).then(|| format!("u{user}")),
-            value: self
-                .rng
-                .random_bool(0.5)
-                .then(|| f64::from(self.rng.random_range(-100..10_000)) / 8.0),
+            value: self.rng.random_bool(0.5).then(|| f64::from(self.rng.random_range(-100..10_000)) / 8.0),
         }
     }
 
@@ -197,14 +180,8 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
     pub(super) fn malformed_line(&mut self, draft: &Draft) -> Vec<u8> {
         if self.rng.random_bool(0.3) {
             let mut line = render::render(&mut self.rng, draft);
-            let brace = line
-                .iter()
-                .rposition(|byte| *byte == b'}')
-                .expect("an object ends");
-            let start = line
-                .iter()
-                .position(|byte| *byte == b'{')
-                .expect("an object starts");
+            let brace = line.iter().rposition(|byte| *byte == b'}').expect("an object ends");
+            let start = line.iter().position(|byte| *byte == b'{').expect("an object starts");
             line.truncate(self.rng.random_range(start + 1..=brace));
             return line;
         }
@@ -221,11 +198,7 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
         let plain = |id: &str| id.replace(['"', '\\'], "_");
         let line = replaced(&line, PLACE_OF_EVENT_ID, &plain(&draft.event_id));
         let line = replaced(&line, PLACE_OF_VIDEO_ID, &plain(&draft.video_id));
-        replaced(
-            &line,
-            &PLACE_OF_TIMESTAMP.to_string(),
-            &draft.timestamp_ms.to_string(),
-        )
+        replaced(&line, &PLACE_OF_TIMESTAMP.to_string(), &draft.timestamp_ms.to_string())
     }
 
     /// A good event of unusual form; it goes where its video belongs, which some forms change.
@@ -233,10 +206,7 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
         let draft = self.draft();
         let line = self.corpus_line(&draft, Form::Odd);
         let event = crate::decode(&line).expect("the corpus says so");
-        let own = Draft {
-            video_id: event.video_id,
-            ..draft
-        };
+        let own = Draft { video_id: event.video_id, ..draft };
         self.ensure_started(&own);
         self.emit(self.partition(&own.video_id), &line);
     }
@@ -244,9 +214,7 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
     /// The index of a kept line: half of them young, a quarter about as old as what is being forgotten, the others of the last hour.
     fn pick_recent(&mut self) -> Option<usize> {
         let now_ms = self.now_ms;
-        let outdated = self
-            .recent
-            .partition_point(|sent| sent.sent_ms + 3_600_000 < now_ms);
+        let outdated = self.recent.partition_point(|sent| sent.sent_ms + 3_600_000 < now_ms);
         self.recent.drain(..outdated);
         let forgotten_ms = self.spec.lateness_ms + WINDOW_MS;
         let (oldest_ms, youngest_ms) = match self.rng.random_range(0..4) {
@@ -254,12 +222,8 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
             2 => (forgotten_ms + WINDOW_MS, forgotten_ms - 2 * WINDOW_MS),
             _ => (3_600_000, 0),
         };
-        let from = self
-            .recent
-            .partition_point(|sent| sent.sent_ms + oldest_ms < now_ms);
-        let to = self
-            .recent
-            .partition_point(|sent| sent.sent_ms + youngest_ms <= now_ms);
+        let from = self.recent.partition_point(|sent| sent.sent_ms + oldest_ms < now_ms);
+        let to = self.recent.partition_point(|sent| sent.sent_ms + youngest_ms <= now_ms);
         (from < to).then(|| self.rng.random_range(from..to))
     }
 
@@ -280,31 +244,13 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
         let former = self.recent[index].draft.clone();
         let fresh = self.draft_of(former.video_id.clone());
         let draft = match self.rng.random_range(0..7) {
-            0 => Draft {
-                event_id: former.event_id,
-                ..self.draft()
-            }, // in another video
-            1 => Draft {
-                event_type: "like",
-                ..former
-            },
-            2 => Draft {
-                event_id: former.event_id.to_uppercase(),
-                ..former
-            },
-            3 if former.event_id.len() < 128 => Draft {
-                event_id: former.event_id.clone() + " ",
-                ..former
-            },
-            4 => Draft {
-                timestamp_ms: former.timestamp_ms.saturating_sub(self.disorder_ms()),
-                ..former
-            },
+            0 => Draft { event_id: former.event_id, ..self.draft() }, // in another video
+            1 => Draft { event_type: "like", ..former },
+            2 => Draft { event_id: former.event_id.to_uppercase(), ..former },
+            3 if former.event_id.len() < 128 => Draft { event_id: former.event_id.clone() + " ", ..former },
+            4 => Draft { timestamp_ms: former.timestamp_ms.saturating_sub(self.disorder_ms()), ..former },
             5 => former, // the same event, written in another way
-            _ => Draft {
-                event_id: former.event_id,
-                ..fresh
-            },
+            _ => Draft { event_id: former.event_id, ..fresh },
         };
         self.ensure_started(&draft);
         self.send(draft);
@@ -322,40 +268,22 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
             4 => draft.timestamp_ms + self.spec.max_jump_ms + 2 * WINDOW_MS, // just beyond reach
             _ => draft.timestamp_ms.saturating_sub(24 * 3_600_000),
         };
-        self.send(Draft {
-            timestamp_ms,
-            ..draft
-        });
+        self.send(Draft { timestamp_ms, ..draft });
     }
 
     fn edge(&mut self) {
         let draft = self.draft();
         self.ensure_started(&draft);
-        let greatest_ms =
-            self.greatest_ms[self.partition(&draft.video_id)].expect("the partition has started");
+        let greatest_ms = self.greatest_ms[self.partition(&draft.video_id)].expect("the partition has started");
         let late_ms = greatest_ms.saturating_sub(self.spec.lateness_ms).max(1);
         let window_ms = greatest_ms - greatest_ms % WINDOW_MS;
-        let edges = [
-            late_ms - 1,
-            late_ms,
-            late_ms + 1,
-            window_ms.max(1) - 1,
-            window_ms,
-            window_ms + WINDOW_MS - 1,
-        ];
+        let edges = [late_ms - 1, late_ms, late_ms + 1, window_ms.max(1) - 1, window_ms, window_ms + WINDOW_MS - 1];
         let timestamp_ms = edges[self.rng.random_range(0..edges.len())];
-        self.send_sane(Draft {
-            timestamp_ms,
-            ..draft
-        });
+        self.send_sane(Draft { timestamp_ms, ..draft });
     }
 
     pub(super) fn oversize(&mut self, index: u64) {
-        let bytes = [
-            RECORD_BYTES_MAX + 1,
-            RECORD_BYTES_MAX + 1_000,
-            2 * RECORD_BYTES_MAX,
-        ][(index % 3) as usize];
+        let bytes = [RECORD_BYTES_MAX + 1, RECORD_BYTES_MAX + 1_000, 2 * RECORD_BYTES_MAX][(index % 3) as usize];
         let draft = self.draft();
         self.padded(&draft, bytes);
         self.send_sane(draft); // the good copy of a refused first one
@@ -370,10 +298,7 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
     /// Sends a good event that is made longer by a member of no meaning.
     fn padded(&mut self, draft: &Draft, bytes: usize) {
         let mut line = render::render(&mut self.rng, draft);
-        let brace = line
-            .iter()
-            .rposition(|byte| *byte == b'}')
-            .expect("an object ends");
+        let brace = line.iter().rposition(|byte| *byte == b'}').expect("an object ends");
         line.truncate(brace);
         line.extend_from_slice(b",\"padding\":\"");
         line.resize(bytes - 2, b'x');

@@ -15,12 +15,8 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
         match scene {
             0 => self.far_row(&video_id, 1),
             1 => self.far_row(&video_id, 15),
-            2 => self.moved(&video_id, |stream, video_id, at_ms| {
-                stream.row(video_id, 16, at_ms)
-            }),
-            3 => self.moved(&video_id, |stream, video_id, at_ms| {
-                stream.row(video_id, 17, at_ms)
-            }),
+            2 => self.moved(&video_id, |stream, video_id, at_ms| stream.row(video_id, 16, at_ms)),
+            3 => self.moved(&video_id, |stream, video_id, at_ms| stream.row(video_id, 17, at_ms)),
             4 => self.sixteen_events_of_fifteen_ids(&video_id),
             5 => {
                 self.far_row(&video_id, 15);
@@ -37,10 +33,7 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
                 // A stamp far ahead, sent once and then repeated word for word, confirms nothing.
                 let wild = self.draft_of(video_id.clone());
                 for _ in 0..20 {
-                    self.send(Draft {
-                        timestamp_ms: FAR_FUTURE_MS,
-                        ..wild.clone()
-                    });
+                    self.send(Draft { timestamp_ms: FAR_FUTURE_MS, ..wild.clone() });
                 }
             }
             _ => self.moved(&video_id, |stream, video_id, at_ms| {
@@ -63,10 +56,7 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
         for _ in 0..count {
             let draft = self.draft_of(video_id.to_owned());
             let timestamp_ms = from_ms + self.rng.random_range(0..30_000);
-            self.send(Draft {
-                timestamp_ms,
-                ..draft
-            });
+            self.send(Draft { timestamp_ms, ..draft });
         }
     }
 
@@ -88,15 +78,9 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
 
     fn sixteen_events_of_fifteen_ids(&mut self, video_id: &str) {
         let first = self.draft_of(video_id.to_owned());
-        self.send(Draft {
-            timestamp_ms: FAR_FUTURE_MS,
-            ..first.clone()
-        });
+        self.send(Draft { timestamp_ms: FAR_FUTURE_MS, ..first.clone() });
         self.far_row(video_id, 14);
-        self.send(Draft {
-            timestamp_ms: FAR_FUTURE_MS - 60_000,
-            ..first
-        });
+        self.send(Draft { timestamp_ms: FAR_FUTURE_MS - 60_000, ..first });
     }
 
     /// What is malformed or late neither ends the row nor confirms it.
@@ -115,9 +99,6 @@ impl<F: FnMut(usize, &[u8])> Stream<'_, F> {
     fn late_by_a_day(&mut self, video_id: &str) {
         let draft = self.draft_of(video_id.to_owned());
         let timestamp_ms = draft.timestamp_ms.saturating_sub(24 * 3_600_000);
-        self.send(Draft {
-            timestamp_ms,
-            ..draft
-        });
+        self.send(Draft { timestamp_ms, ..draft });
     }
 }

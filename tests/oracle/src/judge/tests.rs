@@ -10,14 +10,12 @@ const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
 fn line(video_id: &str, event_id: &str, timestamp_ms: u64) -> Vec<u8> {
-    format!(r#"{{"event_id":"{event_id}","video_id":"{video_id}","event_type":"view","timestamp":{timestamp_ms}}}"#).into_bytes()
+    format!(r#"{{"event_id":"{event_id}","video_id":"{video_id}","event_type":"view","timestamp":{timestamp_ms}}}"#)
+        .into_bytes()
 }
 
 fn record(event_id: &str, timestamp_ms: u64) -> Record {
-    Record {
-        append_time_ms: None,
-        payload: line("v", event_id, timestamp_ms),
-    }
+    Record { append_time_ms: None, payload: line("v", event_id, timestamp_ms) }
 }
 
 /// One partition, one video: (event id, timestamp, expected verdict).
@@ -27,18 +25,12 @@ fn check(case: &str, rows: &[(&str, u64, Verdict)]) -> Outcome {
     let outcome = run(&Rules::default(), &[records]);
     assert_eq!(outcome.verdicts[0], expected, "{case}");
     assert!(outcome.ledger.iter().all(Ledger::balances), "{case}");
-    assert_eq!(
-        outcome.ledger[0].counted,
-        outcome.counts.values().sum::<u64>(),
-        "{case}"
-    );
+    assert_eq!(outcome.ledger[0].counted, outcome.counts.values().sum::<u64>(), "{case}");
     outcome
 }
 
 fn row_of_ids(count: usize, prefix: &str, timestamp_ms: u64) -> Vec<Record> {
-    (0..count)
-        .map(|index| record(&format!("{prefix}{index}"), timestamp_ms))
-        .collect()
+    (0..count).map(|index| record(&format!("{prefix}{index}"), timestamp_ms)).collect()
 }
 
 #[test]
@@ -50,14 +42,7 @@ fn an_event_is_late_below_the_clock_minus_lateness_and_not_at_it() {
         ("one ms below", clock - 10 * MINUTE - 1, Late),
         ("at the epoch", 0, Late),
     ] {
-        let outcome = check(
-            case,
-            &[
-                ("a", clock, Counted),
-                ("b", at, expected),
-                ("c", clock, Counted),
-            ],
-        );
+        let outcome = check(case, &[("a", clock, Counted), ("b", at, expected), ("c", clock, Counted)]);
         assert_eq!(outcome.clocks, [Some(clock)], "{case}");
     }
 }
@@ -65,14 +50,7 @@ fn an_event_is_late_below_the_clock_minus_lateness_and_not_at_it() {
 #[test]
 fn lateness_is_judged_by_the_clock_before_the_event() {
     // The clock follows b at once; c, eleven minutes older than b, would not have been late before it.
-    check(
-        "b moves it",
-        &[
-            ("a", 100 * MINUTE, Counted),
-            ("b", 111 * MINUTE, Counted),
-            ("c", 100 * MINUTE, Late),
-        ],
-    );
+    check("b moves it", &[("a", 100 * MINUTE, Counted), ("b", 111 * MINUTE, Counted), ("c", 100 * MINUTE, Late)]);
     // Nothing is late to the first event's clock before that event, whatever it says.
     check("first at zero", &[("a", 0, Counted), ("b", 0, Counted)]);
 }
@@ -89,15 +67,8 @@ fn a_window_holds_its_start_and_not_its_end() {
             ("e", 11 * MINUTE + 1, Counted),
         ],
     );
-    let counts: Vec<(u64, u64)> = outcome
-        .counts
-        .iter()
-        .map(|((_, _, start), count)| (*start, *count))
-        .collect();
-    assert_eq!(
-        counts,
-        [(9 * MINUTE, 1), (10 * MINUTE, 2), (11 * MINUTE, 2)]
-    );
+    let counts: Vec<(u64, u64)> = outcome.counts.iter().map(|((_, _, start), count)| (*start, *count)).collect();
+    assert_eq!(counts, [(9 * MINUTE, 1), (10 * MINUTE, 2), (11 * MINUTE, 2)]);
 }
 
 #[test]
@@ -111,14 +82,7 @@ fn a_repeat_is_a_duplicate_until_its_window_is_forgotten() {
         ("just forgotten", forgotten, Late),
         ("long forgotten", forgotten + MINUTE, Late),
     ] {
-        check(
-            case,
-            &[
-                ("a", first, Counted),
-                ("b", clock, Counted),
-                ("a", first, expected),
-            ],
-        );
+        check(case, &[("a", first, Counted), ("b", clock, Counted), ("a", first, expected)]);
     }
 }
 
@@ -126,14 +90,8 @@ fn a_repeat_is_a_duplicate_until_its_window_is_forgotten() {
 fn an_id_used_again_counts_only_once_the_first_use_is_forgotten() {
     let first = 20 * MINUTE + 59_999;
     // The repeat's own timestamp is in the clock that decides.
-    check(
-        "its own stamp forgets it",
-        &[("a", first, Counted), ("a", 31 * MINUTE, Counted)],
-    );
-    check(
-        "its own stamp is one short",
-        &[("a", first, Counted), ("a", 31 * MINUTE - 1, Duplicate)],
-    );
+    check("its own stamp forgets it", &[("a", first, Counted), ("a", 31 * MINUTE, Counted)]);
+    check("its own stamp is one short", &[("a", first, Counted), ("a", 31 * MINUTE - 1, Duplicate)]);
     // The second use is then remembered in turn, by its own window.
     check(
         "twice over",
@@ -148,10 +106,7 @@ fn an_id_used_again_counts_only_once_the_first_use_is_forgotten() {
         ],
     );
     // Beyond reach the clock stands still, so nothing is forgotten.
-    check(
-        "two hours on",
-        &[("a", first, Counted), ("a", first + 2 * HOUR, Duplicate)],
-    );
+    check("two hours on", &[("a", first, Counted), ("a", first + 2 * HOUR, Duplicate)]);
 }
 
 #[test]
@@ -161,7 +116,8 @@ fn nothing_but_the_identity_matters_to_a_repeat() {
         Record { append_time_ms: None, payload: line("w", "a", 20 * MINUTE) },
         Record {
             append_time_ms: None,
-            payload: br#"{"value":1,"timestamp":1260000,"event_type":"like","video_id":"v","event_id":"\u0061"}"#.to_vec(),
+            payload: br#"{"value":1,"timestamp":1260000,"event_type":"like","video_id":"v","event_id":"\u0061"}"#
+                .to_vec(),
         },
         Record { append_time_ms: None, payload: line("v", "A", 20 * MINUTE) },
     ];
@@ -172,18 +128,8 @@ fn nothing_but_the_identity_matters_to_a_repeat() {
 
 #[test]
 fn a_refused_first_copy_never_shadows_a_good_second_one() {
-    check(
-        "late first",
-        &[
-            ("x", 30 * MINUTE, Counted),
-            ("a", 19 * MINUTE, Late),
-            ("a", 30 * MINUTE, Counted),
-        ],
-    );
-    let at = |append: u64, payload: Vec<u8>| Record {
-        append_time_ms: Some(append),
-        payload,
-    };
+    check("late first", &[("x", 30 * MINUTE, Counted), ("a", 19 * MINUTE, Late), ("a", 30 * MINUTE, Counted)]);
+    let at = |append: u64, payload: Vec<u8>| Record { append_time_ms: Some(append), payload };
     let mut oversize = line("v", "a", 10 * MINUTE);
     oversize.resize(RECORD_BYTES_MAX + 1, b' ');
     let partition = vec![
@@ -193,23 +139,15 @@ fn a_refused_first_copy_never_shadows_a_good_second_one() {
         at(10 * MINUTE, line("v", "a", 10 * MINUTE)),
         at(10 * MINUTE, line("v", "a", 10 * MINUTE)),
     ];
-    let expected = [
-        Future,
-        Verdict::Oversize,
-        Verdict::Malformed(Cause::Missing),
-        Counted,
-        Duplicate,
-    ];
+    let expected = [Future, Verdict::Oversize, Verdict::Malformed(Cause::Missing), Counted, Duplicate];
     assert_eq!(run(&Rules::default(), &[partition]).verdicts[0], expected);
 }
 
 #[test]
 fn an_event_is_future_above_append_time_plus_the_limit_and_moves_no_clock() {
     let append = 100 * MINUTE;
-    let at = |id: &str, timestamp_ms: u64| Record {
-        append_time_ms: Some(append),
-        payload: line("v", id, timestamp_ms),
-    };
+    let at =
+        |id: &str, timestamp_ms: u64| Record { append_time_ms: Some(append), payload: line("v", id, timestamp_ms) };
     let partition = vec![
         at("a", 100 * MINUTE),
         at("b", 105 * MINUTE + 1),
@@ -219,24 +157,15 @@ fn an_event_is_future_above_append_time_plus_the_limit_and_moves_no_clock() {
         at("e", 95 * MINUTE - 1),
     ];
     let outcome = run(&Rules::default(), &[partition]);
-    assert_eq!(
-        outcome.verdicts[0],
-        [Counted, Future, Counted, Future, Counted, Late]
-    );
+    assert_eq!(outcome.verdicts[0], [Counted, Future, Counted, Future, Counted, Late]);
     assert_eq!(outcome.clocks, [Some(105 * MINUTE)]);
 }
 
 #[test]
 fn a_future_first_event_sets_no_clock() {
     let partition = vec![
-        Record {
-            append_time_ms: Some(0),
-            payload: line("v", "a", 5 * MINUTE + 1),
-        },
-        Record {
-            append_time_ms: Some(0),
-            payload: line("v", "b", 1),
-        },
+        Record { append_time_ms: Some(0), payload: line("v", "a", 5 * MINUTE + 1) },
+        Record { append_time_ms: Some(0), payload: line("v", "b", 1) },
     ];
     let outcome = run(&Rules::default(), &[partition]);
     assert_eq!(outcome.verdicts[0], [Future, Counted]);
@@ -248,28 +177,12 @@ fn a_record_of_exactly_the_limit_is_read_and_one_more_byte_is_oversize() {
     let padded = |bytes: usize| {
         let mut payload = line("v", "a", 0);
         payload.resize(bytes, b' ');
-        Record {
-            append_time_ms: None,
-            payload,
-        }
+        Record { append_time_ms: None, payload }
     };
     // Oversize comes before malformed.
-    let noise = Record {
-        append_time_ms: None,
-        payload: vec![0xff; RECORD_BYTES_MAX + 1],
-    };
-    let outcome = run(
-        &Rules::default(),
-        &[vec![
-            padded(RECORD_BYTES_MAX + 1),
-            noise,
-            padded(RECORD_BYTES_MAX),
-        ]],
-    );
-    assert_eq!(
-        outcome.verdicts[0],
-        [Verdict::Oversize, Verdict::Oversize, Counted]
-    );
+    let noise = Record { append_time_ms: None, payload: vec![0xff; RECORD_BYTES_MAX + 1] };
+    let outcome = run(&Rules::default(), &[vec![padded(RECORD_BYTES_MAX + 1), noise, padded(RECORD_BYTES_MAX)]]);
+    assert_eq!(outcome.verdicts[0], [Verdict::Oversize, Verdict::Oversize, Counted]);
 }
 
 #[test]
@@ -280,19 +193,9 @@ fn fifteen_sixteen_and_seventeen_confirmations() {
         partition.extend(row_of_ids(confirmations, "w", wild));
         let expected = vec![Counted; partition.len()];
         let outcome = run(&Rules::default(), &[partition]);
-        assert_eq!(
-            outcome.verdicts[0], expected,
-            "{confirmations} confirmations"
-        );
-        assert_eq!(
-            outcome.clocks,
-            [Some(clock)],
-            "{confirmations} confirmations"
-        );
-        assert_eq!(
-            outcome.counts[&("v".to_owned(), "view".to_owned(), wild)],
-            confirmations as u64
-        );
+        assert_eq!(outcome.verdicts[0], expected, "{confirmations} confirmations");
+        assert_eq!(outcome.clocks, [Some(clock)], "{confirmations} confirmations");
+        assert_eq!(outcome.counts[&("v".to_owned(), "view".to_owned(), wild)], confirmations as u64);
     }
 }
 
@@ -323,24 +226,8 @@ fn late_future_and_malformed_events_do_not_end_a_row_and_are_not_of_it() {
     let (past, wild_again) = (HOUR - 10 * MINUTE - 1, wild + HOUR);
     for (case, between, verdict, clock) in [
         ("late", record("x", past), Late, wild),
-        (
-            "malformed",
-            Record {
-                append_time_ms: None,
-                payload: b"?".to_vec(),
-            },
-            Verdict::Malformed(Cause::Json),
-            wild,
-        ),
-        (
-            "future",
-            Record {
-                append_time_ms: Some(HOUR),
-                payload: line("v", "x", wild_again),
-            },
-            Future,
-            wild,
-        ),
+        ("malformed", Record { append_time_ms: None, payload: b"?".to_vec() }, Verdict::Malformed(Cause::Json), wild),
+        ("future", Record { append_time_ms: Some(HOUR), payload: line("v", "x", wild_again) }, Future, wild),
         ("within reach", record("x", HOUR - MINUTE), Counted, HOUR),
         // A repeat that is called duplicate is within reach all the same.
         ("repeat", record("first", HOUR), Duplicate, HOUR),
@@ -352,13 +239,7 @@ fn late_future_and_malformed_events_do_not_end_a_row_and_are_not_of_it() {
         assert_eq!(outcome.clocks, [Some(clock)], "{case}");
     }
     // And none of these counts as a confirmation.
-    for between in [
-        record("x", past),
-        Record {
-            append_time_ms: Some(HOUR),
-            payload: line("v", "x", wild_again),
-        },
-    ] {
+    for between in [record("x", past), Record { append_time_ms: Some(HOUR), payload: line("v", "x", wild_again) }] {
         let mut partition = vec![record("first", HOUR), between];
         partition.extend(row_of_ids(15, "w", wild));
         assert_eq!(run(&Rules::default(), &[partition]).clocks, [Some(HOUR)]);
@@ -370,19 +251,10 @@ fn confirmations_are_distinct_event_ids_whatever_their_video() {
     let wild = 50 * HOUR;
     let mut partition = vec![record("first", HOUR)];
     partition.extend(row_of_ids(15, "w", wild));
-    partition.push(Record {
-        append_time_ms: None,
-        payload: line("another", "w3", wild - MINUTE),
-    });
-    assert_eq!(
-        run(&Rules::default(), &[partition.clone()]).clocks,
-        [Some(HOUR)]
-    );
+    partition.push(Record { append_time_ms: None, payload: line("another", "w3", wild - MINUTE) });
+    assert_eq!(run(&Rules::default(), &[partition.clone()]).clocks, [Some(HOUR)]);
     partition.push(record("w15", wild));
-    assert_eq!(
-        run(&Rules::default(), &[partition]).clocks,
-        [Some(wild - MINUTE)]
-    );
+    assert_eq!(run(&Rules::default(), &[partition]).clocks, [Some(wild - MINUTE)]);
 }
 
 #[test]
@@ -399,23 +271,9 @@ fn a_repeat_in_the_row_is_a_duplicate_and_still_lends_its_timestamp() {
 
 #[test]
 fn a_late_repeat_moves_no_clock_and_a_repeat_in_time_does() {
-    check(
-        "in time",
-        &[
-            ("a", 20 * MINUTE, Counted),
-            ("a", 25 * MINUTE, Duplicate),
-            ("b", 15 * MINUTE - 1, Late),
-        ],
-    );
+    check("in time", &[("a", 20 * MINUTE, Counted), ("a", 25 * MINUTE, Duplicate), ("b", 15 * MINUTE - 1, Late)]);
     // The repeat at 28:59 is remembered (window until 30:00 > 39:00 - 10:00) and late by its stamp.
-    check(
-        "late",
-        &[
-            ("a", 29 * MINUTE, Counted),
-            ("b", 39 * MINUTE, Counted),
-            ("a", 29 * MINUTE - 1, Duplicate),
-        ],
-    );
+    check("late", &[("a", 29 * MINUTE, Counted), ("b", 39 * MINUTE, Counted), ("a", 29 * MINUTE - 1, Duplicate)]);
 }
 
 #[test]
@@ -429,48 +287,15 @@ fn partitions_have_clocks_of_their_own_and_one_memory() {
             vec![],
         ],
     );
-    assert_eq!(
-        outcome.verdicts,
-        [
-            vec![Counted, Late],
-            vec![Counted, Duplicate],
-            vec![Counted, Late],
-            vec![]
-        ]
-    );
-    assert_eq!(
-        outcome.clocks,
-        [
-            Some(100 * MINUTE),
-            Some(100 * MINUTE),
-            Some(120 * MINUTE),
-            None
-        ]
-    );
-    let total = outcome
-        .ledger
-        .iter()
-        .fold(Ledger::default(), |sum, ledger| sum + *ledger);
-    assert_eq!(
-        total,
-        Ledger {
-            read: 6,
-            counted: 3,
-            duplicate: 1,
-            late: 2,
-            ..Ledger::default()
-        }
-    );
+    assert_eq!(outcome.verdicts, [vec![Counted, Late], vec![Counted, Duplicate], vec![Counted, Late], vec![]]);
+    assert_eq!(outcome.clocks, [Some(100 * MINUTE), Some(100 * MINUTE), Some(120 * MINUTE), None]);
+    let total = outcome.ledger.iter().fold(Ledger::default(), |sum, ledger| sum + *ledger);
+    assert_eq!(total, Ledger { read: 6, counted: 3, duplicate: 1, late: 2, ..Ledger::default() });
 }
 
 #[test]
 fn every_setting_is_heeded() {
-    let rules = Rules {
-        lateness_ms: 1_000,
-        remember_ms: 2_000,
-        max_jump_ms: 500,
-        max_future_ms: 100,
-    };
+    let rules = Rules { lateness_ms: 1_000, remember_ms: 2_000, max_jump_ms: 500, max_future_ms: 100 };
     let at = |append: u64, id: &str, timestamp_ms: u64| Record {
         append_time_ms: Some(append),
         payload: line("v", id, MINUTE + timestamp_ms),
@@ -490,10 +315,8 @@ fn every_setting_is_heeded() {
         at(append, "i", 62_000),
         at(append, "a", 59_999), // forgotten
     ];
-    let expected = [
-        Counted, Counted, Counted, Duplicate, Late, Future, Counted, Counted, Counted, Duplicate,
-        Counted, Late,
-    ];
+    let expected =
+        [Counted, Counted, Counted, Duplicate, Late, Future, Counted, Counted, Counted, Duplicate, Counted, Late];
     assert_eq!(run(&rules, &[partition]).verdicts[0], expected);
 }
 
@@ -549,12 +372,7 @@ fn literal_clock(rules: &Rules, prefix: &[(String, u64)]) -> Option<u64> {
 
 #[test]
 fn random_logs_are_judged_as_the_contract_reads() {
-    let rules = Rules {
-        lateness_ms: 2 * MINUTE,
-        remember_ms: 3 * MINUTE,
-        max_jump_ms: 4 * MINUTE,
-        max_future_ms: 0,
-    };
+    let rules = Rules { lateness_ms: 2 * MINUTE, remember_ms: 3 * MINUTE, max_jump_ms: 4 * MINUTE, max_future_ms: 0 };
     let (mut jumps, mut seen) = (0, BTreeMap::<Verdict, u64>::new());
     for seed in 0..300 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -574,13 +392,8 @@ fn random_logs_are_judged_as_the_contract_reads() {
         let outcome = run(&rules, &[records]);
         assert_eq!(outcome.verdicts[0], literal(&rules, &log), "seed {seed}");
         assert_eq!(outcome.clocks, [literal_clock(&rules, &log)], "seed {seed}");
-        outcome.verdicts[0]
-            .iter()
-            .for_each(|verdict| *seen.entry(*verdict).or_default() += 1);
+        outcome.verdicts[0].iter().for_each(|verdict| *seen.entry(*verdict).or_default() += 1);
         jumps += u64::from(outcome.clocks[0] > Some(base - 4 * MINUTE));
     }
-    assert!(
-        seen.len() == 3 && seen.values().all(|count| 2_000 < *count) && 50 < jumps,
-        "{seen:?}, {jumps} jumps"
-    );
+    assert!(seen.len() == 3 && seen.values().all(|count| 2_000 < *count) && 50 < jumps, "{seen:?}, {jumps} jumps");
 }

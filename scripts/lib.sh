@@ -1,0 +1,31 @@
+# Sourced by the scripts beside it: goes to the root of the repository, and says how long each step takes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# An incremental build costs time and gigabytes where nothing is built twice. Whoever edits and checks in turns sets it to 1.
+export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
+
+fail() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# need PROGRAM HOW-TO-GET-IT
+need() {
+    command -v "$1" >/dev/null || fail "$1 is missing; $2"
+}
+
+need_rust() {
+    need cargo 'install Rust from https://rustup.rs, or the distribution'"'"'s rustup'
+    need cc 'install a C compiler, e.g. apt-get install gcc: zstd and mimalloc are C'
+}
+
+# step WHAT COMMAND...: what a failed one leaves on the screen last is its name.
+step() {
+    local what=$1 started=$SECONDS
+    shift
+    printf '== %s\n' "$what"
+    "$@" || fail "failed: $what"
+    printf '== %s: %d s\n' "$what" $((SECONDS - started))
+}

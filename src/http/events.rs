@@ -1,0 +1,271 @@
+//! `POST /v1/events`: judges each item at the door and appends the well-formed ones to the log.
+//!
+//! An item that is refused here never enters log, ledger or dead letters: its sender is still there and is told.
+//! An item's bytes go into the log as they came. An array's items and a single object may hold line feeds, since records are
+//! framed there; of an NDJSON line only the line end is taken off.
+
+use dataflows::event::{RECORD_BYTES_MAX, Reason};
+use serde::Serialize;
+use warp::http::{HeaderMap, StatusCode, header};
+
+use super::{
+    Response, State,
+    body::{self, Encoding},
+    json_with,
+    params::Token,
+    problem::Problem,
+};
+use crate::service::{Entry, EventCheck, IngestError};
+
+/// What became of a request's items.
+#[derive(Debug, Serialize)]
+struct Receipt<'a> {
+    accepted: usize,
+    rejected: &'a [Rejected],
+    token: String,
+}
+
+/// One item that was not taken.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// Its place in the request, from 0; blank lines have none.
+    pub index: usize,
+    pub reason: &'static str,
+    pub detail: &'static str,
+}
+
+/// How items lie in a body.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Shape {
+    /// One JSON value; an array's elements are the items.
+    Json,
+    /// One item a line.
+    Lines,
+    /// Not said: its first byte tells.
+    Unsaid,
+}
+
+impl Shape {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Shape::Unsaid) };
+        let media_type = value.to_str().ok().and_then(|value| value.split(';').next()).map(str::trim);
+        match media_type {
+            Some(name) if name.eq_ignore_ascii_case("application/json") => Ok(Shape::Json),
+            Some(name) if name.eq_ignore_ascii_case("application/x-ndjson") => Ok(Shape::Lines),
+            // What `curl -d` says when it is told nothing.
+            Some(name) if name.eq_ignore_ascii_case("application/x-www-form-urlencoded") => Ok(Shape::Unsaid),
+            _ => Err(Problem::unsupported("events come as application/json or application/x-ndjson")),
+        }
+    }
+}
+
+/// A request's items after the door.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Judged {
+    entries: Vec<Entry>,
+    rejected: Vec<Rejected>,
+}
+
+impl Judged {
+    fn judge(&mut self, payload: &[u8], check: &dyn EventCheck) {
+        let verdict = if RECORD_BYTES_MAX < payload.len() {
+            Err((Reason::Oversize.as_str(), Reason::Oversize.detail()))
+        } else {
+            check.check(payload).map_err(|detail| ("malformed", detail))
+        };
+        match verdict {
+            Ok(key) => self.entries.push(Entry { key, payload: payload.to_vec() }),
+            Err((reason, detail)) => {
+                let index = self.entries.len() + self.rejected.len();
+                self.rejected.push(Rejected { index, reason, detail });
+            }
+        }
+    }
+}
+
+/// Takes what is well-formed, and answers when that is durable.
+pub async fn post(state: &State, headers: &HeaderMap, chunks: body::Chunks) -> Result<Response, Problem> {
+    let shape = Shape::of(headers)?;
+    let encoding = Encoding::of(headers)?;
+    let body = body::read(state, headers, chunks).await?;
+    let judged = judge_aside(state, body, encoding, shape).await?;
+    let accepted = judged.entries.len();
+    let token = if judged.entries.is_empty() { Token::default() } else { append(state, judged.entries).await? };
+    state.metrics.ingested(accepted, &judged.rejected);
+    let receipt = Receipt { accepted, rejected: &judged.rejected, token: token.to_string() };
+    Ok(json_with(StatusCode::ACCEPTED, &receipt))
+}
+
+async fn append(state: &State, entries: Vec<Entry>) -> Result<Token, Problem> {
+    match state.ingest.append(entries).await {
+        Ok(mut next_offsets) => {
+            next_offsets.sort_unstable();
+            Ok(Token(next_offsets))
+        }
+        Err(IngestError::Busy) => Err(Problem::busy("the log's queue is full")),
+        Err(error @ IngestError::Failed(_)) => {
+            tracing::warn!(%error, "events were refused");
+            Err(Problem::unavailable("the log can't be written; nothing of this request is known to be durable"))
+        }
+    }
+}
+
+/// Inflates and judges on a thread that may take its time, only so many at once where that takes memory.
+async fn judge_aside(state: &State, body: body::Body<'_>, encoding: Encoding, shape: Shape) -> Result<Judged, Problem> {
+    let _turn = match encoding {
+        Encoding::Identity => None,
+        Encoding::Gzip | Encoding::Zstd => state.inflating.acquire().await.ok(),
+    };
+    let body::Body { bytes, held: _held } = body;
+    let check = state.check.clone();
+    let (inflated_bytes, events_max) = (state.limits.inflated_bytes, state.limits.events_max);
+    let work = move || match encoding {
+        Encoding::Identity => judge(&bytes, shape, &*check, events_max),
+        Encoding::Gzip | Encoding::Zstd => {
+            judge(&body::inflate(&bytes, encoding, inflated_bytes)?, shape, &*check, events_max)
+        }
+    };
+    let judged = tokio::task::spawn_blocking(work).await;
+    judged.map_err(|_panicked| Problem::internal("judging the events failed"))?
+}
+
+fn judge(body: &[u8], shape: Shape, check: &dyn EventCheck, events_max: usize) -> Result<Judged, Problem> {
+    let value = body.trim_ascii();
+    let is_array = value.first() == Some(&b'[');
+    let is_object = value.first() == Some(&b'{');
+    match shape {
+        Shape::Lines => lines(body, check, events_max),
+        Shape::Json | Shape::Unsaid if is_array => array(value, check, events_max),
+        Shape::Json => single(value, check),
+        Shape::Unsaid if is_object && body::is_json(value) => single(value, check),
+        Shape::Unsaid if is_object => lines(body, check, events_max),
+        Shape::Unsaid => Err(not_json()),
+    }
+}
+
+fn not_json() -> Problem {
+    Problem::body(
+        "the body is not JSON: send an event, an array of events, or a line for each with application/x-ndjson",
+    )
+}
+
+fn array(body: &[u8], check: &dyn EventCheck, events_max: usize) -> Result<Judged, Problem> {
+    let mut judged = Judged::default();
+    for item in body::items(body, events_max)? {
+        judged.judge(item.get().as_bytes(), check);
+    }
+    Ok(judged)
+}
+
+/// One item. What is amiss within an object is the item's verdict, as at every other door; what is no JSON is no item.
+fn single(body: &[u8], check: &dyn EventCheck) -> Result<Judged, Problem> {
+    let mut judged = Judged::default();
+    judged.judge(body, check);
+    let blamed = judged.rejected.first().map(|rejected| rejected.detail);
+    let looks_like_an_item = body.first() == Some(&b'{') && blamed != Some("json");
+    if looks_like_an_item || body::is_json(body) { Ok(judged) } else { Err(not_json()) }
+}
+
+fn lines(body: &[u8], check: &dyn EventCheck, events_max: usize) -> Result<Judged, Problem> {
+    let mut judged = Judged::default();
+    let lines = body.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    for (count, line) in lines.filter(|line| !line.trim_ascii().is_empty()).enumerate() {
+        if count == events_max {
+            return Err(Problem::too_large(format!("a request may have {events_max} lines")));
+        }
+        judged.judge(line, check);
+    }
+    Ok(judged)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::http::testkit::TwinCheck;
+
+    type Verdict = (usize, &'static str, &'static str);
+
+    fn judged(shape: Shape, body: &[u8]) -> Result<(Vec<String>, Vec<Verdict>), Problem> {
+        let judged = judge(body, shape, &TwinCheck, 4)?;
+        let payloads = judged.entries.into_iter().map(|entry| String::from_utf8(entry.payload).unwrap()).collect();
+        let rejected = judged.rejected.into_iter().map(|r| (r.index, r.reason, r.detail)).collect();
+        Ok((payloads, rejected))
+    }
+
+    #[test]
+    fn items_keep_their_bytes_and_their_place() {
+        use Shape::{Json, Lines, Unsaid};
+        let pretty = "{\n  \"video_id\": \"a\"\n}";
+        let array = format!("[{pretty} , 7,{{\"video_id\":\"b\"}}]");
+        // shape | body | payloads | rejected
+        type Row<'a> = (Shape, &'a str, &'a [&'a str], &'a [(usize, &'a str, &'a str)]);
+        let rows: [Row; 12] = [
+            (Json, pretty, &[pretty], &[]),
+            (Unsaid, pretty, &[pretty], &[]),
+            (Json, &array, &[pretty, "{\"video_id\":\"b\"}"], &[(1, "malformed", "json")]),
+            (Unsaid, &array, &[pretty, "{\"video_id\":\"b\"}"], &[(1, "malformed", "json")]),
+            (Json, "[]", &[], &[]),
+            (Json, "7", &[], &[(0, "malformed", "json")]),
+            (Json, "{}", &[], &[(0, "malformed", "missing")]),
+            (Lines, "", &[], &[]),
+            (
+                Lines,
+                "{\"video_id\":\"a\"}\r\n\n \r\n{\n{\"video_id\": \"b\"}",
+                &["{\"video_id\":\"a\"}", "{\"video_id\": \"b\"}"],
+                &[(1, "malformed", "json")],
+            ),
+            (Lines, "[{\"video_id\":\"a\"}]", &[], &[(0, "malformed", "json")]),
+            (Unsaid, "\n{\"video_id\":\"a\"}\n{}\n", &["{\"video_id\":\"a\"}"], &[(1, "malformed", "missing")]),
+            (Unsaid, "{\"video_id\":\"a\"}", &["{\"video_id\":\"a\"}"], &[]),
+        ];
+        for (shape, body, payloads, rejected) in rows {
+            let (got_payloads, got_rejected) = judged(shape, body.as_bytes()).unwrap();
+            assert_eq!(got_payloads, payloads, "{shape:?} {body:?}");
+            assert_eq!(got_rejected, rejected, "{shape:?} {body:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_json_is_refused_whole() {
+        use Shape::{Json, Unsaid};
+        for (shape, body) in [
+            (Json, &b""[..]),
+            (Json, b"hello"),
+            (Json, b"{\"video_id\":\"a\"} {\"video_id\":\"b\"}"),
+            (Json, b"[{\"video_id\":\"a\"}"),
+            (Json, b"[\"\xff\"]"),
+            (Json, b"\xff"),
+            (Unsaid, b""),
+            (Unsaid, b"hello"),
+            (Unsaid, b"[1] [2]"),
+        ] {
+            assert!(judged(shape, body).is_err(), "{shape:?} {:?}", String::from_utf8_lossy(body));
+        }
+        let not_utf8 = judged(Json, b"{\"video_id\":\"\xff\"}");
+        assert_eq!(
+            not_utf8,
+            Ok((vec![], vec![(0, "malformed", "utf8")])),
+            "an object is an item, with the verdict of one"
+        );
+    }
+
+    #[test]
+    fn a_request_has_so_many_items_and_no_more() {
+        assert!(judged(Shape::Lines, b"1\n2\n\n3\n4\n\n").is_ok());
+        assert!(judged(Shape::Lines, b"1\n2\n\n3\n4\n5").is_err());
+        assert!(judged(Shape::Json, b"[1,2,3,4]").is_ok());
+        assert!(judged(Shape::Json, b"[1,2,3,4,5]").is_err());
+    }
+
+    #[test]
+    fn an_item_longer_than_a_record_may_be_is_oversize() {
+        let event = |len: usize| format!("{{\"video_id\":\"{}\"}}", "v".repeat(len - 15));
+        assert_eq!(event(RECORD_BYTES_MAX).len(), RECORD_BYTES_MAX);
+        for (len, rejected) in [(RECORD_BYTES_MAX, vec![]), (RECORD_BYTES_MAX + 1, vec![(0, "oversize", "oversize")])] {
+            for shape in [Shape::Json, Shape::Lines, Shape::Unsaid] {
+                assert_eq!(judged(shape, event(len).as_bytes()).unwrap().1, rejected, "{shape:?} {len}");
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The HTTP face: warp filters that find the route, plain functions that answer, and JSON types of their own.
+//!
+//! It asks through [`Queries`], [`Ingest`], [`EventCheck`] and [`StatusSource`], and never sees a trace or a log.
+//! Every route ends in `Result<Response, Problem>`, so every refusal is `application/problem+json`.
+
+mod auth;
+mod body;
+mod events;
+mod metrics;
+mod params;
+pub mod percent;
+mod problem;
+mod server;
+mod stats;
+mod status;
+#[cfg(test)]
+pub mod testkit;
+#[cfg(test)]
+mod tests;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use futures_util::TryStreamExt;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use warp::{
+    Buf, Filter, Rejection, Reply,
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+};
+
+pub use self::server::serve;
+use self::{metrics::Metrics, problem::Problem};
+use crate::service::{EventCheck, Ingest, Queries, StatusSource};
+
+type Response = warp::reply::Response;
+
+/// What clients may use of us. Each is a bound on memory, on file descriptors, or on how long they are held.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections at a time.
+    pub connections: usize,
+    /// Connections of one address at a time; loopback is exempt.
+    pub connections_per_address: usize,
+    /// A request's line and headers, bytes.
+    pub head_bytes: usize,
+    /// From the first byte of a request head to its last.
+    pub head_timeout: Duration,
+    /// Without a request.
+    pub idle_timeout: Duration,
+    /// From a request's head to the last byte of its body.
+    pub body_timeout: Duration,
+    /// While a client takes nothing of its answer.
+    pub write_timeout: Duration,
+    /// A body as it is sent, bytes.
+    pub body_bytes: usize,
+    /// A body when it is inflated, bytes.
+    pub inflated_bytes: usize,
+    /// All bodies being read and judged, bytes.
+    pub bodies_bytes: usize,
+    /// Compressed bodies being inflated and judged at a time, `inflated_bytes` each.
+    pub inflating: usize,
+    /// Events of one request.
+    pub events_max: usize,
+    /// Queries of one batch.
+    pub queries_max: usize,
+    /// Windows of one response: about 60 bytes each.
+    pub windows_max: usize,
+    /// How long a query waits for the write that it names in `after`.
+    pub after_wait: Duration,
+    /// For requests in progress at the end.
+    pub shutdown_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_address: 64,
+            head_bytes: 64 << 10,
+            head_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            body_bytes: 4 << 20,
+            inflated_bytes: 16 << 20,
+            bodies_bytes: 128 << 20,
+            inflating: 4,
+            events_max: 100_000,
+            queries_max: 1000,
+            windows_max: 100_000,
+            after_wait: Duration::from_secs(10),
+            shutdown_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Whom the routes ask. Fields are the caller's; [`State::new`] adds what only HTTP needs.
+pub struct Asked {
+    /// The index.
+    pub queries: Arc<dyn Queries>,
+    /// The log.
+    pub ingest: Arc<dyn Ingest>,
+    /// The record format.
+    pub check: Arc<dyn EventCheck>,
+    /// The process.
+    pub status: Arc<dyn StatusSource>,
+    /// The SHA-256 of the bearer token, where one is needed.
+    pub token_sha256: Option<[u8; 32]>,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+/// What all requests share.
+pub struct State {
+    queries: Arc<dyn Queries>,
+    ingest: Arc<dyn Ingest>,
+    check: Arc<dyn EventCheck>,
+    status: Arc<dyn StatusSource>,
+    token_sha256: Option<[u8; 32]>,
+    limits: Limits,
+    metrics: Metrics,
+    registry: Registry,
+    /// One permit for each byte of the bodies being read and judged.
+    body_room: Semaphore,
+    /// One permit for each body being inflated.
+    inflating: Semaphore,
+}
+
+impl State {
+    /// Adds HTTP's metrics to those that the registry has, and keeps it for `/metrics`.
+    pub fn new(asked: Asked, mut registry: Registry) -> Arc<Self> {
+        let Asked { queries, ingest, check, status, token_sha256, limits } = asked;
+        let metrics = Metrics::register(&mut registry);
+        let body_room = Semaphore::new(limits.bodies_bytes);
+        let inflating = Semaphore::new(limits.inflating);
+        Arc::new(Self { queries, ingest, check, status, token_sha256, limits, metrics, registry, body_room, inflating })
+    }
+}
+
+/// One request behind its path.
+struct Request {
+    method: Method,
+    headers: HeaderMap,
+    query: String,
+    chunks: body::Chunks,
+}
+
+/// Where a request goes.
+enum Route {
+    Events,
+    VideoStats { raw_id: String },
+    Stats,
+    Status,
+    Healthz,
+    Readyz,
+    Metrics,
+}
+
+impl Route {
+    /// Its name in the metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Route::Events => "events",
+            Route::VideoStats { .. } => "video_stats",
+            Route::Stats => "stats",
+            Route::Status => "status",
+            Route::Healthz => "healthz",
+            Route::Readyz => "readyz",
+            Route::Metrics => "metrics",
+        }
+    }
+
+    /// Its methods, as the `Allow` header has them.
+    fn allow(&self) -> &'static str {
+        match self {
+            Route::Events | Route::Stats => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn is_open_to_all(&self) -> bool {
+        matches!(self, Route::Healthz | Route::Readyz)
+    }
+}
+
+fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let events = warp::path!("v1" / "events").map(|| Route::Events);
+    let video_stats = warp::path!("v1" / "videos" / String / "stats").map(|raw_id| Route::VideoStats { raw_id });
+    let stats = warp::path!("v1" / "stats").map(|| Route::Stats);
+    let status = warp::path!("v1" / "status").map(|| Route::Status);
+    let healthz = warp::path!("healthz").map(|| Route::Healthz);
+    let readyz = warp::path!("readyz").map(|| Route::Readyz);
+    let metrics = warp::path!("metrics").map(|| Route::Metrics);
+    let route = (events.or(video_stats).unify())
+        .or(stats)
+        .unify()
+        .or(status)
+        .unify()
+        .or(healthz)
+        .unify()
+        .or(readyz)
+        .unify()
+        .or(metrics)
+        .unify();
+
+    let answering = state.clone();
+    let answered = route.and(request()).then(move |route: Route, request: Request| {
+        let state = answering.clone();
+        async move {
+            let name = route.name();
+            let response = answer(&state, route, request).await.unwrap_or_else(Problem::into_response);
+            state.metrics.answered(name, response.status());
+            response
+        }
+    });
+    answered
+        .recover(move |_no_route: Rejection| {
+            let response = Problem::not_found().into_response();
+            state.metrics.answered("unknown", response.status());
+            std::future::ready(Ok::<_, Infallible>(response))
+        })
+        .map(Reply::into_response)
+}
+
+fn request() -> impl Filter<Extract = (Request,), Error = Rejection> + Clone + Send + Sync + 'static {
+    // A request without a query has none to extract, which is no reason to refuse it.
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    warp::method().and(warp::header::headers_cloned()).and(query).and(warp::body::stream()).map(
+        |method, headers, query, chunks| {
+            let chunks: body::Chunks = Box::pin(TryStreamExt::map_ok(chunks, copy));
+            Request { method, headers, query, chunks }
+        },
+    )
+}
+
+/// The chunk's bytes; no copy, since hyper's chunks are `Bytes` already.
+fn copy(mut chunk: impl Buf) -> warp::hyper::body::Bytes {
+    chunk.copy_to_bytes(chunk.remaining())
+}
+
+async fn answer(state: &State, route: Route, request: Request) -> Result<Response, Problem> {
+    let Request { method, headers, query, chunks } = request;
+    if !route.allow().split(", ").any(|allowed| allowed == method.as_str()) {
+        return Err(Problem::method_not_allowed(route.allow()));
+    }
+    if !route.is_open_to_all() {
+        auth::check(&headers, state.token_sha256.as_ref())?;
+    }
+    match route {
+        Route::Events => events::post(state, &headers, chunks).await,
+        Route::VideoStats { raw_id } => stats::video(state, &raw_id, &query).await,
+        Route::Stats => stats::batch(state, &headers, chunks).await,
+        Route::Status => Ok(status::status(state)),
+        Route::Healthz => Ok(status::healthz()),
+        Route::Readyz => status::readyz(state),
+        Route::Metrics => metrics::scrape(state),
+    }
+}
+
+fn json(value: &impl Serialize) -> Response {
+    json_with(StatusCode::OK, value)
+}
+
+fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(text) => respond(status, "application/json", text),
+        Err(_unserialisable) => Problem::internal("the answer can't be written as JSON").into_response(),
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // Answers are true at a frontier that moves on, and none of them is a page.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

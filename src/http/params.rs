@@ -1,0 +1,382 @@
+//! From a query string or a JSON object to a checked request: names, times, granularities, tokens.
+//!
+//! A name that is unknown or given twice is refused, never ignored: a misspelt `strat=` must not answer for all time.
+
+use std::fmt;
+
+use dataflows::{
+    event::{EVENT_TYPE_BYTES_MAX, ID_BYTES_MAX},
+    port::PartitionId,
+    time::{EVENT_TIME_MAX, EventTime, MINUTE_MS, Minute, floor_to},
+};
+use serde::{Deserialize, Deserializer, de};
+
+use super::{
+    percent,
+    problem::{Problem, quoted},
+};
+
+/// The first millisecond that no window holds: the end of the last one. A multiple of a day.
+pub const TIMES_END: EventTime = EVENT_TIME_MAX + 1;
+
+/// What can be counted in this release.
+const FUNCTIONS: [&str; 1] = ["count"];
+
+/// The parameters as text, as they came. A JSON object has these fields, as strings or whole numbers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fields {
+    #[serde(deserialize_with = "text")]
+    pub video_id: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub event_type: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub function: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub start: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub end: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub granularity: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub as_of: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub after: Option<String>,
+}
+
+impl Fields {
+    /// Reads a query string. The video id is not one of its names: it comes in the path.
+    pub fn from_query(query: &str) -> Result<Self, Problem> {
+        let mut fields = Self::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let field = match name {
+                "event_type" => &mut fields.event_type,
+                "function" => &mut fields.function,
+                "start" => &mut fields.start,
+                "end" => &mut fields.end,
+                "granularity" => &mut fields.granularity,
+                "as_of" => &mut fields.as_of,
+                "after" => &mut fields.after,
+                _ => {
+                    let known = "event_type, function, start, end, granularity, as_of, after";
+                    let detail = format!("{} is not a parameter here; there are {known}", quoted(name));
+                    return Err(Problem::parameter(name, detail));
+                }
+            };
+            let value = percent::decode(value)
+                .ok_or_else(|| Problem::parameter(name, format!("{name} is not percent-encoded UTF-8")))?;
+            if field.replace(value).is_some() {
+                return Err(Problem::parameter(name, format!("{name} is given twice")));
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// A string or a whole number, as text; null is absent.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Text;
+    impl de::Visitor<'_> for Text {
+        type Value = Option<String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a whole number")
+        }
+        fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+            Ok(Some(value.to_owned()))
+        }
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+            Ok(Some(value.to_string()))
+        }
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Text)
+}
+
+/// The width of the windows of a series.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    Minute,
+    Hour,
+    Day,
+    /// One window as wide as what was asked for.
+    All,
+}
+
+impl Granularity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Granularity::Minute => "minute",
+            Granularity::Hour => "hour",
+            Granularity::Day => "day",
+            Granularity::All => "all",
+        }
+    }
+
+    /// What `start` and `end` are widened to, ms.
+    pub fn step_ms(self) -> u64 {
+        match self {
+            Granularity::Minute | Granularity::All => MINUTE_MS,
+            Granularity::Hour => 60 * MINUTE_MS,
+            Granularity::Day => 24 * 60 * MINUTE_MS,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Granularity::Minute, Granularity::Hour, Granularity::Day, Granularity::All]
+            .into_iter()
+            .find(|granularity| granularity.as_str() == text)
+    }
+}
+
+/// One checked request for a series. The range is widened to whole windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub video_id: String,
+    pub event_type: String,
+    pub granularity: Granularity,
+    /// The first millisecond wanted; `None` from the beginning of all that is known.
+    pub start: Option<EventTime>,
+    /// The first millisecond not wanted any more; `None` to the end of all that is known.
+    pub end: Option<EventTime>,
+    pub when: When,
+}
+
+/// Which frontier is to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum When {
+    /// The newest one.
+    Latest,
+    /// The nearest one at or before this.
+    AsOf(EventTime),
+    /// The first one that includes these records, or a newer one.
+    After(Token),
+}
+
+impl Wanted {
+    pub fn check(fields: Fields) -> Result<Self, Problem> {
+        let video_id = fields.video_id.ok_or_else(|| Problem::parameter("video_id", "video_id is missing"))?;
+        if !is_id(&video_id) {
+            let detail = format!("video_id must have 1 to {ID_BYTES_MAX} bytes and no control characters");
+            return Err(Problem::parameter("video_id", detail));
+        }
+        let event_type = fields.event_type.unwrap_or_else(|| "view".to_owned());
+        if !is_event_type(&event_type) {
+            let detail = format!("event_type must match [a-z][a-z0-9_.-]{{0,63}}, not {}", quoted(&event_type));
+            return Err(Problem::parameter("event_type", detail));
+        }
+        if let Some(function) = fields.function.filter(|function| !FUNCTIONS.contains(&function.as_str())) {
+            let available = FUNCTIONS.join(", ");
+            let detail = format!("function={} is not available; there is {available}", quoted(&function));
+            return Err(Problem::parameter("function", detail).with("available", FUNCTIONS.to_vec()));
+        }
+        let granularity = match fields.granularity.as_deref() {
+            None => Granularity::Minute,
+            Some(text) => Granularity::parse(text).ok_or_else(|| {
+                let detail = format!("granularity is minute, hour, day or all, not {}", quoted(text));
+                Problem::parameter("granularity", detail)
+            })?,
+        };
+        let start = fields.start.map(|text| range_time("start", &text)).transpose()?;
+        let end = fields.end.map(|text| range_time("end", &text)).transpose()?;
+        if let (Some(start), Some(end)) = (start, end)
+            && end < start
+        {
+            return Err(Problem::parameter("end", format!("end={end} is before start={start}")));
+        }
+        let when = match (fields.as_of, fields.after) {
+            (None, None) => When::Latest,
+            (Some(text), None) => When::AsOf(time(&text).ok_or_else(|| not_a_time("as_of", &text))?),
+            (None, Some(text)) => When::After(Token::parse(&text)?),
+            (Some(_), Some(_)) => {
+                return Err(Problem::parameter("after", "after and as_of can't be given together"));
+            }
+        };
+        let step = granularity.step_ms();
+        let (start, end) = (start.map(|time| floor_to(time, step)), end.map(|time| ceil_to(time, step)));
+        Ok(Self { video_id, event_type, granularity, start, end, when })
+    }
+
+    /// The minutes to ask the index for.
+    pub fn minutes(&self) -> (Minute, Minute) {
+        let number = |time: EventTime| Minute((time.min(TIMES_END) / MINUTE_MS) as u32);
+        (number(self.start.unwrap_or(0)), number(self.end.unwrap_or(TIMES_END)))
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&text.len()) && !text.bytes().any(|byte| byte < 0x20 || byte == 0x7f)
+}
+
+fn is_event_type(text: &str) -> bool {
+    let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
+    text.len() <= EVENT_TYPE_BYTES_MAX
+        && text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
+        && text.bytes().all(rest)
+}
+
+fn range_time(name: &str, text: &str) -> Result<EventTime, Problem> {
+    time(text).filter(|&time| time <= TIMES_END).ok_or_else(|| not_a_time(name, text))
+}
+
+fn not_a_time(name: &str, text: &str) -> Problem {
+    let detail = format!(
+        "{name} is a time between 1970 and 9999, as RFC 3339 (2026-01-01T00:00:00Z) or epoch milliseconds, not {}",
+        quoted(text)
+    );
+    Problem::parameter(name, detail)
+}
+
+/// Epoch milliseconds or RFC 3339; finer than a millisecond is cut off, and there is no second 60.
+fn time(text: &str) -> Option<EventTime> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok();
+    }
+    let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+    let is_leap_second = 999 < time.timestamp_subsec_millis();
+    if is_leap_second { None } else { time.timestamp_millis().try_into().ok() }
+}
+
+/// The least multiple of `step_ms` at or after `time`.
+fn ceil_to(time: EventTime, step_ms: u64) -> EventTime {
+    time.div_ceil(step_ms) * step_ms
+}
+
+/// What a write was told: which offset of each partition lies behind it. On the wire `partition:next_offset,…`, and nothing
+/// at all where no item was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Token(pub Vec<(PartitionId, u64)>);
+
+impl Token {
+    /// A token names no more partitions than this.
+    const PARTITIONS_MAX: usize = 4096;
+
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let mut token = Self::default();
+        for part in text.split(',').filter(|_| !text.is_empty()) {
+            let parsed = part.split_once(':').and_then(|(p, next)| Some((PartitionId(number(p)?), number(next)?)));
+            match parsed {
+                Some((partition, next_offset))
+                    if token.0.len() < Self::PARTITIONS_MAX && token.0.iter().all(|(p, _)| *p != partition) =>
+                {
+                    token.0.push((partition, next_offset));
+                }
+                _ => {
+                    let detail =
+                        format!("after is the token of a write, partition:next_offset,…, not {}", quoted(text));
+                    return Err(Problem::parameter("after", detail));
+                }
+            }
+        }
+        Ok(token)
+    }
+}
+
+/// Digits only: Rust's own parser would take a `+`.
+fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (partition, next_offset)) in self.0.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(f, "{comma}{}:{next_offset}", partition.0)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+
+    #[test]
+    fn times_are_epoch_milliseconds_or_rfc_3339() {
+        for (text, expect) in [
+            ("0", Some(0)),
+            ("1767225600123", Some(1_767_225_600_123)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("2026-01-01T00:00:00Z", Some(1_767_225_600_000)),
+            ("2026-01-01T02:00:00.1239+02:00", Some(1_767_225_600_123)),
+            ("1969-12-31T23:59:59.999Z", None),
+            ("2016-12-31T23:59:60Z", None),
+            ("2026-01-01", None),
+            ("1.5", None),
+            ("1e3", None),
+            ("-1", None),
+            ("+1", None),
+            (" 1", None),
+            ("", None),
+        ] {
+            assert_eq!(time(text), expect, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_widened_outward_to_whole_windows() {
+        // granularity | start, end | used start, used end
+        let rows = [
+            ("minute", 60_000, 120_000, 60_000, 120_000),
+            ("minute", 59_999, 120_001, 0, 180_000),
+            ("minute", 1, 1, 0, 60_000),
+            ("minute", 60_000, 60_000, 60_000, 60_000),
+            ("hour", HOUR - 1, HOUR + 1, 0, 2 * HOUR),
+            ("hour", HOUR, 2 * HOUR, HOUR, 2 * HOUR),
+            ("day", 1, 24 * HOUR, 0, 24 * HOUR),
+            ("day", 24 * HOUR, 24 * HOUR + 1, 24 * HOUR, 48 * HOUR),
+            ("day", TIMES_END - 1, TIMES_END, TIMES_END - 24 * HOUR, TIMES_END),
+            ("all", 60_001, 60_002, 60_000, 120_000),
+        ];
+        for (granularity, start, end, used_start, used_end) in rows {
+            let query = format!("granularity={granularity}&start={start}&end={end}");
+            let fields = Fields { video_id: Some("v".into()), ..Fields::from_query(&query).unwrap() };
+            let wanted = Wanted::check(fields).unwrap();
+            assert_eq!((wanted.start, wanted.end), (Some(used_start), Some(used_end)), "{query}");
+            assert_eq!(wanted.minutes(), (minute(used_start), minute(used_end)), "{query}");
+        }
+        fn minute(time: u64) -> Minute {
+            Minute(u32::try_from(time / 60_000).unwrap())
+        }
+    }
+
+    #[test]
+    fn left_out_ends_ask_for_every_window_there_can_be() {
+        let wanted = Wanted::check(Fields { video_id: Some("v".into()), ..Fields::default() }).unwrap();
+        let (first, end) = wanted.minutes();
+        assert_eq!((first, end), (Minute(0), Minute(Minute::of(EVENT_TIME_MAX).0 + 1)));
+        assert_eq!((wanted.event_type.as_str(), wanted.granularity), ("view", Granularity::Minute));
+    }
+
+    #[test]
+    fn tokens_are_parsed_strictly() {
+        let token = |parts: &[(u32, u64)]| Some(Token(parts.iter().map(|&(p, o)| (PartitionId(p), o)).collect()));
+        for (text, expect) in [
+            ("", token(&[])),
+            ("0:5", token(&[(0, 5)])),
+            ("3:0,1:18446744073709551615", token(&[(3, 0), (1, u64::MAX)])),
+            ("0:5,", None),
+            (",", None),
+            ("0", None),
+            ("0:", None),
+            (":5", None),
+            ("0:+5", None),
+            ("0:-5", None),
+            ("0:5,0:6", None),
+            ("0:5 ", None),
+            ("4294967296:1", None),
+            ("0:18446744073709551616", None),
+        ] {
+            assert_eq!(Token::parse(text).ok(), expect, "{text:?}");
+            if let Some(token) = expect {
+                assert_eq!(token.to_string(), text);
+            }
+        }
+    }
+}

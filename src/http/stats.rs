@@ -1,0 +1,336 @@
+//! `GET /v1/videos/{video_id}/stats` and `POST /v1/stats`: choose a frontier, ask the index, roll minutes up.
+//!
+//! Every answer is true at one frontier and names it. `final` says that the same question can never be answered otherwise:
+//! the watermark has reached the end of what was *asked* for. Where `end` is left out, that is the end of the year 9999.
+
+use std::collections::BTreeSet;
+
+use dataflows::{
+    port::PartitionId,
+    query::{Answer, Cell, Question},
+    time::{EventTime, floor_to},
+};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use warp::http::HeaderMap;
+
+use super::{
+    Response, State,
+    body::{self, Encoding},
+    json,
+    params::{Fields, Granularity, TIMES_END, Token, Wanted, When},
+    problem::{Problem, quoted},
+};
+use crate::service::AsOfError;
+
+/// Questions of one batch that are with the index at a time: enough to hide a round trip, few enough to leave it to others.
+const ASKED_AT_ONCE: usize = 32;
+
+/// One answer, as the contract spells it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    video_id: String,
+    event_type: String,
+    function: &'static str,
+    granularity: &'static str,
+    start: EventTime,
+    end: EventTime,
+    as_of: EventTime,
+    watermark: EventTime,
+    #[serde(rename = "final")]
+    is_final: bool,
+    total: u64,
+    series: Vec<Point>,
+}
+
+/// One window of a series.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Point {
+    start: EventTime,
+    value: u64,
+    #[serde(rename = "final")]
+    is_final: bool,
+}
+
+/// A frontier that was announced, and the watermark there.
+#[derive(Copy, Clone, Debug)]
+struct At {
+    frontier: EventTime,
+    watermark: EventTime,
+}
+
+/// Answers for one video.
+pub async fn video(state: &State, raw_id: &str, query: &str) -> Result<Response, Problem> {
+    let mut fields = Fields::from_query(query)?;
+    let video_id = super::percent::decode(raw_id);
+    fields.video_id =
+        Some(video_id.ok_or_else(|| Problem::parameter("video_id", "video_id is not percent-encoded UTF-8"))?);
+    let wanted = Wanted::check(fields)?;
+    let at = choose(state, &wanted.when).await?;
+    let mut room = state.limits.windows_max;
+    Ok(json(&answer(state, wanted, at).await.and_then(|stats| fit(stats, &mut room))?))
+}
+
+/// Answers many requests at one frontier.
+pub async fn batch(state: &State, headers: &HeaderMap, chunks: body::Chunks) -> Result<Response, Problem> {
+    if Encoding::of(headers)? != Encoding::Identity {
+        return Err(Problem::unsupported("queries are not compressed"));
+    }
+    let body = body::read(state, headers, chunks).await?;
+    let items = body::items(&body.bytes, state.limits.queries_max)?;
+    let mut wanted = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        wanted.push(check(item).map_err(|problem| problem.with("index", index))?);
+    }
+    let at = choose(state, &common(&wanted)?).await?;
+    let mut room = state.limits.windows_max;
+    let answers: Vec<Stats> = stream::iter(wanted)
+        .map(|wanted| answer(state, wanted, at))
+        .buffered(ASKED_AT_ONCE)
+        .and_then(|stats| std::future::ready(fit(stats, &mut room)))
+        .try_collect()
+        .await?;
+    Ok(json(&answers))
+}
+
+fn check(item: &RawValue) -> Result<Wanted, Problem> {
+    let fields = serde_json::from_str(item.get())
+        .map_err(|error| Problem::body(format!("not a query: {}", quoted(&error.to_string()))))?;
+    Wanted::check(fields)
+}
+
+/// The one moment that a whole batch is answered at.
+fn common(batch: &[Wanted]) -> Result<When, Problem> {
+    let as_ofs: BTreeSet<_> =
+        batch.iter().filter_map(|w| if let When::AsOf(t) = w.when { Some(t) } else { None }).collect();
+    let tokens: Vec<_> =
+        batch.iter().filter_map(|w| if let When::After(t) = &w.when { Some(t) } else { None }).collect();
+    match (as_ofs.first(), as_ofs.len(), tokens.is_empty()) {
+        (None, _, true) => Ok(When::Latest),
+        (None, _, false) => Ok(When::After(Token(tokens.into_iter().flat_map(|token| token.0.clone()).collect()))),
+        (Some(&as_of), 1, true) => Ok(When::AsOf(as_of)),
+        (Some(_), 1, false) => Err(Problem::parameter("after", "after and as_of can't be given together")),
+        _ => Err(Problem::parameter("as_of", "one batch is answered at one as_of; these differ")),
+    }
+}
+
+async fn choose(state: &State, when: &When) -> Result<At, Problem> {
+    match when {
+        When::AsOf(as_of) => match state.queries.lower(*as_of) {
+            Ok((frontier, watermark)) => Ok(At { frontier, watermark }),
+            Err(AsOfError::Ahead { frontier }) => Err(Problem::ahead(*as_of, frontier)),
+            Err(AsOfError::Gone { oldest }) => Err(Problem::gone(*as_of, oldest)),
+        },
+        When::After(token) => {
+            let wait = state.limits.after_wait;
+            let included = tokio::time::timeout(wait, included(state, token)).await;
+            included.map_err(|_elapsed| Problem::waited(wait.as_secs()))?
+        }
+        When::Latest => {
+            let latest = state.queries.latest().ok_or_else(no_frontier)?;
+            Ok(At { frontier: latest.frontier, watermark: latest.watermark })
+        }
+    }
+}
+
+fn no_frontier() -> Problem {
+    Problem::unavailable(
+        "no frontier has been reached yet: the first one comes when every partition is read or drained",
+    )
+}
+
+/// Waits for an announcement whose cut lies at or behind every offset of the token.
+async fn included(state: &State, token: &Token) -> Result<At, Problem> {
+    let mut changes = state.queries.changes();
+    loop {
+        // Seen before it is looked at: an announcement in between wakes us again.
+        changes.borrow_and_update();
+        if let Some(latest) = state.queries.latest() {
+            let next_offset_of = |partition: PartitionId| {
+                latest.partitions.iter().find(|at| at.partition == partition).map(|at| at.next_offset)
+            };
+            let mut is_included = true;
+            for &(partition, wanted) in &token.0 {
+                let reached = next_offset_of(partition).ok_or_else(|| {
+                    Problem::parameter("after", format!("after names partition {}, which isn't there", partition.0))
+                })?;
+                is_included &= wanted <= reached;
+            }
+            if is_included {
+                return Ok(At { frontier: latest.frontier, watermark: latest.watermark });
+            }
+        }
+        changes.changed().await.map_err(|_closed| ended())?;
+    }
+}
+
+fn ended() -> Problem {
+    Problem::unavailable("the dataflow has ended")
+}
+
+async fn answer(state: &State, wanted: Wanted, at: At) -> Result<Stats, Problem> {
+    let (first, end) = wanted.minutes();
+    let question = Question {
+        video_id: wanted.video_id.clone(),
+        event_type: wanted.event_type.clone(),
+        first,
+        end,
+        as_of: at.frontier,
+    };
+    match state.queries.ask(question).await {
+        Some(Answer::Cells(cells)) => Ok(describe(wanted, at, &cells)),
+        Some(Answer::Gone { oldest }) => Err(Problem::gone(at.frontier, oldest)),
+        None => Err(ended()),
+    }
+}
+
+/// Takes an answer's windows from what one response may hold.
+fn fit(stats: Stats, room: &mut usize) -> Result<Stats, Problem> {
+    *room = room.checked_sub(stats.series.len()).ok_or_else(|| {
+        Problem::parameter(
+            "granularity",
+            "the answer has too many windows: ask for a shorter range or a coarser granularity",
+        )
+    })?;
+    Ok(stats)
+}
+
+fn describe(wanted: Wanted, at: At, cells: &[Cell]) -> Stats {
+    let known = cells.first().zip(cells.last());
+    let step = wanted.granularity.step_ms();
+    let first_start = known.map(|(first, _)| floor_to(first.minute.start(), step));
+    let last_end = known.map(|(_, last)| floor_to(last.minute.start(), step) + step);
+    // Of an end that was left out, the windows tell; where there are none, the range is empty.
+    let start = wanted.start.or(first_start).or(wanted.end).unwrap_or(0);
+    let end = wanted.end.or(last_end).unwrap_or(start);
+    let is_final = wanted.end.unwrap_or(TIMES_END) <= at.watermark;
+    let series = match wanted.granularity {
+        Granularity::All => whole(cells, start, is_final),
+        Granularity::Minute | Granularity::Hour | Granularity::Day => roll_up(cells, step, at.watermark),
+    };
+    Stats {
+        video_id: wanted.video_id,
+        event_type: wanted.event_type,
+        function: "count",
+        granularity: wanted.granularity.as_str(),
+        start,
+        end,
+        as_of: at.frontier,
+        // The end of the year 9999 says as much as the end of time, and every JSON reader can hold it.
+        watermark: at.watermark.min(TIMES_END),
+        is_final,
+        total: cells.iter().map(|cell| cell.count).sum(),
+        series,
+    }
+}
+
+/// All cells as one window, if there are any.
+fn whole(cells: &[Cell], start: EventTime, is_final: bool) -> Vec<Point> {
+    let value = cells.iter().map(|cell| cell.count).sum();
+    if cells.is_empty() { Vec::new() } else { vec![Point { start, value, is_final }] }
+}
+
+/// Sums ascending minutes into ascending windows of `step_ms`.
+fn roll_up(cells: &[Cell], step_ms: u64, watermark: EventTime) -> Vec<Point> {
+    let mut points: Vec<Point> = Vec::new();
+    for cell in cells {
+        let start = floor_to(cell.minute.start(), step_ms);
+        match points.last_mut() {
+            Some(point) if point.start == start => point.value += cell.count,
+            _ => points.push(Point { start, value: cell.count, is_final: start + step_ms <= watermark }),
+        }
+    }
+    points
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dataflows::time::Minute;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wanted(granularity: Granularity, start: Option<u64>, end: Option<u64>) -> Wanted {
+        Wanted { video_id: "v".into(), event_type: "view".into(), granularity, start, end, when: When::Latest }
+    }
+
+    #[test]
+    fn a_range_without_an_end_is_echoed_as_its_windows_and_final_only_when_nothing_can_follow() {
+        const HOUR: u64 = 3_600_000;
+        let cells = [Cell { minute: Minute(61), count: 2 }, Cell { minute: Minute(179), count: 3 }];
+        // granularity | start, end | cells | watermark | used start, used end, final
+        let rows: [(_, _, _, &[Cell], _, _); 9] = [
+            (Granularity::Minute, None, None, &cells, u64::MAX, (61 * 60_000, 180 * 60_000, true)),
+            (Granularity::Hour, None, None, &cells, TIMES_END, (HOUR, 3 * HOUR, true)),
+            (Granularity::Hour, None, None, &cells, TIMES_END - 1, (HOUR, 3 * HOUR, false)),
+            (Granularity::All, None, Some(4 * HOUR), &cells, 4 * HOUR, (61 * 60_000, 4 * HOUR, true)),
+            (Granularity::All, Some(0), None, &cells, 4 * HOUR, (0, 180 * 60_000, false)),
+            (Granularity::Minute, None, None, &[], 4 * HOUR, (0, 0, false)),
+            (Granularity::Minute, Some(HOUR), None, &[], 4 * HOUR, (HOUR, HOUR, false)),
+            (Granularity::Minute, None, Some(HOUR), &[], HOUR, (HOUR, HOUR, true)),
+            (Granularity::Minute, Some(0), Some(HOUR), &[], HOUR - 1, (0, HOUR, false)),
+        ];
+        for (granularity, start, end, cells, watermark, expect) in rows {
+            let stats = describe(wanted(granularity, start, end), At { frontier: 0, watermark }, cells);
+            assert_eq!(
+                (stats.start, stats.end, stats.is_final),
+                expect,
+                "{granularity:?} {start:?} {end:?} {watermark}"
+            );
+        }
+    }
+
+    fn granularities() -> impl Strategy<Value = Granularity> {
+        prop::sample::select(vec![Granularity::Minute, Granularity::Hour, Granularity::Day, Granularity::All])
+    }
+
+    proptest! {
+        // A case looks at thousands of windows, so that shrinking one has a bound.
+        #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_series_equals_a_naive_count_of_its_events(
+            events in prop::collection::vec(0u64..4 * 86_400_000, 0..60),
+            granularity in granularities(),
+            range in (0u64..4 * 86_400_000, 0u64..4 * 86_400_000),
+            watermark in 0u64..5 * 86_400_000,
+        ) {
+            let (start, end) = (range.0.min(range.1), range.0.max(range.1));
+            let query = format!("granularity={}&start={start}&end={end}", granularity.as_str());
+            let fields = Fields { video_id: Some("v".into()), ..Fields::from_query(&query).unwrap() };
+            let wanted = Wanted::check(fields).unwrap();
+            let (first, behind) = wanted.minutes();
+            let mut minutes = BTreeMap::new();
+            for minute in events.iter().map(|&event| Minute::of(event)).filter(|m| (first..behind).contains(m)) {
+                *minutes.entry(minute).or_insert(0) += 1;
+            }
+            let cells: Vec<_> = minutes.into_iter().map(|(minute, count)| Cell { minute, count }).collect();
+            let stats = describe(wanted, At { frontier: 9, watermark }, &cells);
+
+            // The oracle walks over every window there can be and looks at every event.
+            let width = match granularity {
+                Granularity::Minute => 60_000,
+                Granularity::Hour => 3_600_000,
+                Granularity::Day => 86_400_000,
+                Granularity::All => stats.end - stats.start,
+            };
+            prop_assert!(stats.start <= start && end <= stats.end);
+            let mut naive = Vec::new();
+            let mut window = stats.start;
+            while window < stats.end {
+                let value = events.iter().filter(|&&event| window <= event && event < window + width).count() as u64;
+                if 0 < value {
+                    naive.push(Point { start: window, value, is_final: window + width <= watermark });
+                }
+                window += width;
+            }
+            prop_assert_eq!(stats.total, naive.iter().map(|point| point.value).sum::<u64>());
+            prop_assert_eq!(&stats.series, &naive);
+            prop_assert_eq!(stats.is_final, stats.end <= watermark);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! In-memory twins of what the routes ask, and a client that sends bytes as they are.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use dataflows::{
+    announce::{Announcement, PartitionAt},
+    ledger::Ledger,
+    port::PartitionId,
+    query::{Answer, Cell, Question},
+    time::{EventTime, Minute},
+};
+use prometheus_client::registry::Registry;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{oneshot, watch},
+};
+
+use super::{Asked, Limits, State, serve, server::BindError};
+use crate::service::{
+    AsOfError, BoxFuture, CheckpointFacts, Entry, EventCheck, Facts, Ingest, IngestError, Queries, StatusSource,
+};
+
+/// Answers from a list of events, each visible above its own time.
+pub struct TwinQueries {
+    counted: Mutex<Vec<(String, String, Minute, EventTime)>>,
+    announced: Mutex<Vec<Arc<Announcement>>>,
+    merged_before: Mutex<EventTime>,
+    changes: watch::Sender<EventTime>,
+}
+
+impl Default for TwinQueries {
+    fn default() -> Self {
+        Self {
+            counted: Mutex::default(),
+            announced: Mutex::default(),
+            merged_before: Mutex::default(),
+            changes: watch::Sender::new(0),
+        }
+    }
+}
+
+impl TwinQueries {
+    /// One event, travelling at `time`.
+    pub fn count(&self, video_id: &str, event_type: &str, minute: u32, time: EventTime) {
+        self.counted.lock().unwrap().push((video_id.into(), event_type.into(), Minute(minute), time));
+    }
+
+    /// Announces a frontier at which two partitions stand at offsets 10 and 20.
+    pub fn announce_at(&self, frontier: EventTime, watermark: EventTime) {
+        self.announce(frontier, watermark, [10, 20]);
+    }
+
+    /// Announces a frontier.
+    pub fn announce(&self, frontier: EventTime, watermark: EventTime, next_offsets: [u64; 2]) {
+        let partition = |(partition, next_offset)| PartitionAt {
+            partition: PartitionId(partition),
+            next_offset,
+            clock: Some(watermark + 600_000),
+            ended: false,
+            ledger: Ledger { read: next_offset, counted: next_offset, ..Ledger::default() },
+        };
+        let partitions = (0..).zip(next_offsets).map(partition).collect();
+        self.announce_whole(Announcement { frontier, watermark, held_by: Some(PartitionId(1)), partitions });
+    }
+
+    /// Announces what the caller made.
+    pub fn announce_whole(&self, announcement: Announcement) {
+        let frontier = announcement.frontier;
+        self.announced.lock().unwrap().push(Arc::new(announcement));
+        self.changes.send_replace(frontier);
+    }
+
+    /// How many wait for a change.
+    pub fn waiting(&self) -> usize {
+        self.changes.receiver_count()
+    }
+
+    /// From now on, history before `oldest` is merged, and nobody said so in [`Queries::lower`] yet.
+    pub fn merge_before(&self, oldest: EventTime) {
+        *self.merged_before.lock().unwrap() = oldest;
+    }
+}
+
+impl Queries for TwinQueries {
+    fn latest(&self) -> Option<Arc<Announcement>> {
+        self.announced.lock().unwrap().last().cloned()
+    }
+
+    fn lower(&self, as_of: EventTime) -> Result<(EventTime, EventTime), AsOfError> {
+        let announced = self.announced.lock().unwrap();
+        let frontier = announced.last().map_or(0, |last| last.frontier);
+        if frontier < as_of {
+            return Err(AsOfError::Ahead { frontier });
+        }
+        let lowered = announced.iter().rev().find(|at| at.frontier <= as_of);
+        lowered.map(|at| (at.frontier, at.watermark)).ok_or_else(|| AsOfError::Gone { oldest: announced[0].frontier })
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<Option<Answer>> {
+        assert!(self.announced.lock().unwrap().iter().any(|at| at.frontier == question.as_of), "{question:?}");
+        let oldest = *self.merged_before.lock().unwrap();
+        if question.as_of < oldest {
+            return Box::pin(std::future::ready(Some(Answer::Gone { oldest })));
+        }
+        let mut cells: Vec<Cell> = Vec::new();
+        for minute in question.first.0..question.end.0.min(10_000) {
+            let counted = self.counted.lock().unwrap();
+            let is_asked = |(video_id, event_type, at, time): &&(String, String, Minute, EventTime)| {
+                *video_id == question.video_id
+                    && *event_type == question.event_type
+                    && at.0 == minute
+                    && *time < question.as_of
+            };
+            let count = counted.iter().filter(is_asked).count() as u64;
+            if 0 < count {
+                cells.push(Cell { minute: Minute(minute), count });
+            }
+        }
+        Box::pin(std::future::ready(Some(Answer::Cells(cells))))
+    }
+
+    fn changes(&self) -> watch::Receiver<EventTime> {
+        self.changes.subscribe()
+    }
+}
+
+/// A log that keeps everything in partition 1 and has been written to before, or says no.
+#[derive(Default)]
+pub struct TwinIngest {
+    pub entries: Mutex<Vec<Entry>>,
+    pub fails_with: Mutex<Option<fn() -> IngestError>>,
+}
+
+impl Ingest for TwinIngest {
+    fn append(&self, entries: Vec<Entry>) -> BoxFuture<Result<Vec<(PartitionId, u64)>, IngestError>> {
+        let appended = match *self.fails_with.lock().unwrap() {
+            Some(error) => Err(error()),
+            None => {
+                let mut kept = self.entries.lock().unwrap();
+                kept.extend(entries);
+                Ok(vec![(PartitionId(3), 7), (PartitionId(1), 40 + kept.len() as u64)])
+            }
+        };
+        Box::pin(std::future::ready(appended))
+    }
+}
+
+/// An event is any object whose `video_id` is a string.
+pub struct TwinCheck;
+
+impl EventCheck for TwinCheck {
+    fn check(&self, payload: &[u8]) -> Result<String, &'static str> {
+        let text = std::str::from_utf8(payload).map_err(|_| "utf8")?;
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|_| "json")?;
+        let object = value.as_object().ok_or("json")?;
+        object.get("video_id").ok_or("missing")?.as_str().map(str::to_owned).ok_or("type")
+    }
+}
+
+/// Tells what it was told.
+#[derive(Default)]
+pub struct TwinStatus {
+    pub degraded: Mutex<Vec<String>>,
+}
+
+impl StatusSource for TwinStatus {
+    fn facts(&self) -> Facts {
+        Facts {
+            uptime_ms: 5000,
+            generation: 3,
+            last_checkpoint: Some(CheckpointFacts {
+                number: 12,
+                frontier: 900,
+                age_ms: 2500,
+                bytes: 4096,
+                duration_ms: 30,
+            }),
+            checkpoints_failed: 1,
+            heartbeat_ages_ms: vec![4, 1500],
+            degraded: self.degraded.lock().unwrap().clone(),
+            bottleneck: "nothing: the input is drained".into(),
+        }
+    }
+}
+
+/// A server on a port of its own, and its twins.
+pub struct Server {
+    pub address: SocketAddr,
+    pub queries: Arc<TwinQueries>,
+    pub ingest: Arc<TwinIngest>,
+    pub status: Arc<TwinStatus>,
+    pub stop: Option<oneshot::Sender<()>>,
+    /// Resolves when the server has ended.
+    pub ended: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    /// Runs `test` against a server with the usual limits.
+    pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Self) -> F) {
+        Self::run_with(Limits::default(), None, test);
+    }
+
+    /// Runs `test` against a server of its own.
+    pub fn run_with<F: Future<Output = ()>>(
+        limits: Limits,
+        token_sha256: Option<[u8; 32]>,
+        test: impl FnOnce(Self) -> F,
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let (queries, ingest, status) = <(Arc<TwinQueries>, Arc<TwinIngest>, Arc<TwinStatus>)>::default();
+            let (stop, stopped) = oneshot::channel();
+            let state = state(&queries, &ingest, &status, token_sha256, limits);
+            let shutdown = async {
+                // A test that keeps only the address drops the rest, and its server goes on.
+                if stopped.await.is_err() {
+                    std::future::pending().await
+                }
+            };
+            let (address, serving) = serve("127.0.0.1:0".parse().unwrap(), state, shutdown).unwrap();
+            let ended = tokio::spawn(serving);
+            test(Self { address, queries, ingest, status, stop: Some(stop), ended }).await;
+        });
+    }
+
+    /// Sends a request and reads the answer to its end.
+    pub async fn send(&self, request: impl AsRef<[u8]>) -> Reply {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_ref()).await.unwrap();
+        Reply::read(&mut stream).await
+    }
+
+    /// Sends a GET.
+    pub async fn get(&self, target: &str) -> Reply {
+        self.send(format!("GET {target} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n")).await
+    }
+
+    /// Sends a POST with more headers, each with its line end.
+    pub async fn post(&self, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Reply {
+        let body = body.as_ref();
+        let len = body.len();
+        let head =
+            format!("POST {target} HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: {len}\r\n{headers}\r\n");
+        self.send([head.as_bytes(), body].concat()).await
+    }
+}
+
+fn state(
+    queries: &Arc<TwinQueries>,
+    ingest: &Arc<TwinIngest>,
+    status: &Arc<TwinStatus>,
+    token_sha256: Option<[u8; 32]>,
+    limits: Limits,
+) -> Arc<State> {
+    let asked = Asked {
+        queries: queries.clone(),
+        ingest: ingest.clone(),
+        check: Arc::new(TwinCheck),
+        status: status.clone(),
+        token_sha256,
+        limits,
+    };
+    State::new(asked, Registry::default())
+}
+
+/// Listens where somebody listens already.
+pub fn bind_again(address: SocketAddr) -> Result<(), BindError> {
+    let (queries, ingest, status) = Default::default();
+    let state = state(&queries, &ingest, &status, None, Limits::default());
+    serve(address, state, std::future::pending()).map(|_served| ())
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    pub body: String,
+}
+
+impl Reply {
+    /// Reads until the server closes the connection.
+    pub async fn read(stream: &mut TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        Self::parse(&bytes)
+    }
+
+    /// Takes one answer apart.
+    pub fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not an answer: {text:?}"));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Self { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}

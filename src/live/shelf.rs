@@ -1,0 +1,95 @@
+//! Answers for the HTTP side: the announced frontiers, and questions on their way through the dataflow.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use dataflows::{
+    announce::{Announced, Announcement, AsOfError},
+    index::Questions,
+    query::{Answer, Question},
+    time::{END_OF_TIME, EventTime},
+};
+use tokio::sync::{oneshot, watch};
+
+use crate::service::{BoxFuture, Queries};
+
+/// What has been announced, and who waits for an answer.
+pub struct Shelf {
+    desk: Questions,
+    retain_ms: u64,
+    latest: RwLock<Option<Arc<Announcement>>>,
+    announced: Mutex<Announced>,
+    changed: watch::Sender<EventTime>,
+    tickets: AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+}
+
+impl Shelf {
+    /// A shelf whose answers reach `retain_ms` of stream time back.
+    pub fn new(desk: Questions, retain_ms: u64) -> Self {
+        Self {
+            desk,
+            retain_ms,
+            latest: RwLock::default(),
+            announced: Mutex::default(),
+            changed: watch::Sender::new(0),
+            tickets: AtomicU64::new(0),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Takes an announcement from the dataflow.
+    pub fn announce(&self, announcement: Announcement) {
+        let (frontier, watermark) = (announcement.frontier, announcement.watermark);
+        if frontier == END_OF_TIME {
+            // The dataflow is ending: what was announced before stays true.
+            return;
+        }
+        self.announced.lock().expect("nobody panics while holding it").push(frontier, watermark, self.retain_ms);
+        *self.latest.write().expect("nobody panics while holding it") = Some(Arc::new(announcement));
+        self.changed.send_replace(frontier);
+    }
+
+    /// Takes an answer from the dataflow.
+    pub fn reply(&self, ticket: u64, answer: Answer) {
+        let waiting = self.waiting.lock().expect("nobody panics while holding it").remove(&ticket);
+        if let Some(waiting) = waiting {
+            // Whoever asked may have gone away.
+            let _ = waiting.send(answer);
+        }
+    }
+
+    /// Lets everybody go who waits: no more answers come.
+    pub fn close(&self) {
+        self.waiting.lock().expect("nobody panics while holding it").clear();
+    }
+}
+
+impl Queries for Shelf {
+    fn latest(&self) -> Option<Arc<Announcement>> {
+        self.latest.read().expect("nobody panics while holding it").clone()
+    }
+
+    fn lower(&self, as_of: EventTime) -> Result<(EventTime, EventTime), AsOfError> {
+        self.announced.lock().expect("nobody panics while holding it").lower(as_of)
+    }
+
+    fn ask(&self, question: Question) -> BoxFuture<Option<Answer>> {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let (send, answer) = oneshot::channel();
+        self.waiting.lock().expect("nobody panics while holding it").insert(ticket, send);
+        if !self.desk.ask(ticket, question) {
+            self.waiting.lock().expect("nobody panics while holding it").remove(&ticket);
+        }
+        Box::pin(async move { answer.await.ok() })
+    }
+
+    fn changes(&self) -> watch::Receiver<EventTime> {
+        self.changed.subscribe()
+    }
+}
