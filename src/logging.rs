@@ -34,7 +34,7 @@ fn filter(verbose: u8) -> EnvFilter {
 }
 
 /// Whether a character could end a line, steer a terminal or reorder what is read.
-fn misleads(character: char) -> bool {
+pub fn misleads(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,12 +1,363 @@
-//! Placeholder until the engine is wired in.
+//! `tidemark checkpoint`: what is stored, looked at from outside.
+//!
+//! Nothing here claims, creates or removes anything, so all of it works beside a running `tidemark run`. That one drops
+//! old checkpoints as it goes: one that is listed and then gone is told apart from one that is damaged.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::anyhow;
+use chrono::{DateTime, SecondsFormat};
+use comfy_table::{CellAlignment, Table, presets};
+use connectors::embedded::checkpoints::CheckpointDir;
+use dataflows::{
+    checkpoint::{
+        manifest::{Manifest, Meaning},
+        part::PartState,
+        plan::{self, Damage, Loaded},
+    },
+    clock::Clock,
+    ledger::Ledger,
+    port::{CheckpointStore as _, StoreError, Version},
+    time::{EVENT_TIME_MAX, EventTime},
+};
 
 use crate::{
     cli::CheckpointCommand,
+    commands::print,
     config::Settings,
-    exit::{Exit, Failure},
+    exit::{Exit, Failure, OrExit as _},
 };
 
-/// Not wired yet.
-pub fn run(_settings: Settings, _args: &CheckpointCommand) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failed, anyhow::anyhow!("not wired yet")))
+/// Lists, shows or verifies.
+pub fn run(settings: Settings, command: &CheckpointCommand) -> Result<(), Failure> {
+    let dir = &settings.checkpoint.dir;
+    match command {
+        CheckpointCommand::List { .. } => list(dir),
+        CheckpointCommand::Show { frontier, .. } => show(dir, *frontier),
+        CheckpointCommand::Verify { frontier, .. } => verify(dir, *frontier),
+    }
+}
+
+fn list(dir: &Path) -> Result<(), Failure> {
+    let mut store = look_at(dir, Exit::Failed)?;
+    let mut table = new_table(["version", "frontier", "", "watermark", "read", "bytes", "parts", "acknowledged"]);
+    let mut damaged = String::new();
+    let manifests = manifests(&mut store)?;
+    for (version, manifest) in &manifests {
+        match manifest {
+            Ok(manifest) => {
+                table.add_row(row_of(manifest));
+            }
+            Err(damage) => {
+                table.add_row([name(*version), "damaged".to_owned()]);
+                damaged += &format!("{} is damaged: {}\n", name(*version), told(damage));
+            }
+        }
+    }
+    align_right(&mut table, [4, 5, 6]);
+    if manifests.is_empty() {
+        return print(&format!("no checkpoint in {}\n", dir.display()));
+    }
+    print(&format!("{}{damaged}", lines(&table)))
+}
+
+fn row_of(manifest: &Manifest) -> [String; 8] {
+    [
+        name(manifest.version),
+        manifest.frontier.to_string(),
+        utc(manifest.frontier),
+        utc(manifest.watermark),
+        ledger(manifest).read.to_string(),
+        bytes(manifest).to_string(),
+        manifest.parts.len().to_string(),
+        acknowledged(manifest),
+    ]
+}
+
+fn show(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
+    let mut store = look_at(dir, Exit::NoCheckpoint)?;
+    let manifest = newest(&mut store, dir, frontier)?;
+    let loaded = plan::load(&mut store, manifest.version);
+    print(&described(&manifest, loaded.as_ref().ok().map(|loaded| &loaded.state)))?;
+    match loaded {
+        Ok(_) => Ok(()),
+        Err(damage) if is_gone(&mut store, manifest.version, &damage)? => {
+            print("its parts are gone: a newer checkpoint took its place while it was read\n")
+        }
+        Err(damage) => Err(anyhow!(damage).context(format!("{} is damaged", name(manifest.version))))?,
+    }
+}
+
+/// The newest checkpoint at this frontier, or the newest of all.
+fn newest(store: &mut CheckpointDir, dir: &Path, frontier: Option<EventTime>) -> Result<Manifest, Failure> {
+    for (version, manifest) in manifests(store)? {
+        match (manifest, frontier) {
+            (Ok(manifest), Some(frontier)) if manifest.frontier != frontier => {}
+            (Ok(manifest), _) => return Ok(manifest),
+            (Err(damage), Some(_)) => warn_of_unknown(version, &damage),
+            (Err(damage), None) => {
+                let context = format!("{}, the newest, is damaged; `tidemark checkpoint verify` tells of all", name(version));
+                return Err(anyhow!(damage).context(context))?;
+            }
+        }
+    }
+    Err(none(dir, frontier))
+}
+
+fn described(manifest: &Manifest, state: Option<&PartState>) -> String {
+    let Manifest { version, history, log, frontier, watermark, .. } = manifest;
+    let mut text = format!("checkpoint {}\n", name(*version));
+    let mut line = |what: &str, value: String| text += &format!("  {what:<15} {value}\n");
+    line("frontier", format!("{frontier} ({})", utc(*frontier)));
+    line("watermark", format!("{watermark} ({})", utc(*watermark)));
+    line("acknowledged", acknowledged(manifest));
+    line("history", format!("{history:032x}"));
+    line("log", format!("{log:032x}"));
+    line("meaning", meaning(&manifest.meaning));
+    if let Some(state) = state {
+        let groups = &state.groups;
+        let ids: usize = groups.iter().map(|group| group.ids.len()).sum();
+        let series: usize = groups.iter().map(|group| group.names.len()).sum();
+        let cells: usize = groups.iter().map(|group| group.cells.len()).sum();
+        let counted: u64 = groups.iter().flat_map(|group| &group.cells).map(|cell| cell.count).sum();
+        line("remembered ids", ids.to_string());
+        line("series", series.to_string());
+        line("cells", format!("{cells}, {counted} events in them"));
+        line("letters", letters(state));
+    }
+    text + "\n" + &lines(&partitions(manifest)) + "\n" + &lines(&parts(manifest))
+}
+
+/// Dead letters that were not known to be published yet, by reason.
+fn letters(state: &PartState) -> String {
+    let mut by_reason: BTreeMap<&str, u64> = BTreeMap::new();
+    for letter in &state.letters {
+        *by_reason.entry(letter.reason.as_str()).or_default() += 1;
+    }
+    let reasons: String = by_reason.iter().map(|(reason, count)| format!(", {reason} {count}")).collect();
+    format!("{}{reasons}", state.letters.len())
+}
+
+fn meaning(meaning: &Meaning) -> String {
+    let Meaning { window_ms, lateness_ms, remember_ms, max_future_ms, max_jump_ms } = meaning;
+    format!(
+        "window {window_ms} ms, lateness {lateness_ms} ms, remember {remember_ms} ms, max_future {max_future_ms} ms, \
+         max_jump {max_jump_ms} ms"
+    )
+}
+
+fn partitions(manifest: &Manifest) -> Table {
+    let heads = ["partition", "next offset", "clock", "", "read", "counted", "duplicate", "late", "future", "malformed"];
+    let mut table = new_table(heads.into_iter().chain(["oversize", "balances"]));
+    for (partition, at) in &manifest.partitions.0 {
+        let clock = at.clock.time().map_or("none yet".to_owned(), |time| time.to_string());
+        let place = [partition.0.to_string(), at.next_offset.to_string(), clock, beyond_reach(&at.clock)];
+        table.add_row(place.into_iter().chain(accounts(at.ledger)));
+    }
+    let all = ["all", "", "", ""].map(str::to_owned);
+    table.add_row(all.into_iter().chain(accounts(ledger(manifest))));
+    align_right(&mut table, [1, 2, 4, 5, 6, 7, 8, 9, 10]);
+    table
+}
+
+/// The row of events beyond the clock's reach, where one is under way.
+fn beyond_reach(clock: &Clock) -> String {
+    clock.row().map_or(String::new(), |row| format!("{} ids beyond, least {}", row.event_ids.len(), row.least))
+}
+
+fn accounts(ledger: Ledger) -> impl Iterator<Item = String> {
+    let Ledger { read, counted, duplicate, late, future, malformed, oversize } = ledger;
+    let balances = if ledger.balances() { "yes" } else { "NO" };
+    let accounts = [read, counted, duplicate, late, future, malformed, oversize].map(|records| records.to_string());
+    accounts.into_iter().chain([balances.to_owned()])
+}
+
+fn parts(manifest: &Manifest) -> Table {
+    let mut table = new_table(["part", "bytes", "xxh3-128"]);
+    for part in &manifest.parts {
+        table.add_row([part.name.clone(), part.bytes.to_string(), format!("{:032x}", part.hash)]);
+    }
+    align_right(&mut table, [1]);
+    table
+}
+
+/// How many checkpoints came out how.
+#[derive(Default)]
+struct Tried {
+    good: usize,
+    damaged: usize,
+}
+
+fn verify(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
+    let mut store = look_at(dir, Exit::NoCheckpoint)?;
+    let mut tried = Tried::default();
+    for (version, manifest) in manifests(&mut store)? {
+        match (&manifest, frontier) {
+            (Ok(manifest), Some(frontier)) if manifest.frontier != frontier => continue,
+            (Err(damage), Some(_)) => {
+                warn_of_unknown(version, damage);
+                continue;
+            }
+            _ => {}
+        }
+        let verdict = match manifest.and_then(|_| plan::load(&mut store, version)) {
+            Ok(loaded) => {
+                tried.good += 1;
+                format!("good     {}", balanced(&loaded))
+            }
+            Err(damage) if is_gone(&mut store, version, &damage)? => {
+                "gone     newer ones took its place while it was read".to_owned()
+            }
+            Err(damage) => {
+                tried.damaged += 1;
+                format!("damaged  {}", told(&damage))
+            }
+        };
+        print(&format!("{}  {verdict}\n", name(version)))?;
+    }
+    concluded(&tried, dir, frontier)
+}
+
+fn balanced(loaded: &Loaded) -> String {
+    let manifest = &loaded.manifest;
+    let cells: usize = loaded.state.groups.iter().map(|group| group.cells.len()).sum();
+    let Ledger { read, counted, duplicate, late, future, malformed, oversize } = ledger(manifest);
+    format!(
+        "frontier {} ({}), {} parts, {} bytes; read {read} = counted {counted} + duplicate {duplicate} + late {late} + \
+         future {future} + malformed {malformed} + oversize {oversize}; counted = the sum of {cells} cells",
+        manifest.frontier,
+        utc(manifest.frontier),
+        manifest.parts.len(),
+        bytes(manifest),
+    )
+}
+
+fn concluded(tried: &Tried, dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
+    let dir_shown = dir.display();
+    match tried {
+        Tried { good: 0, damaged: 0 } => Err(none(dir, frontier)),
+        Tried { good: 0, damaged } => {
+            let error = anyhow!("none of the checkpoints in {dir_shown} is good: {damaged} damaged");
+            Err(Failure::new(Exit::NoCheckpoint, error))
+        }
+        Tried { damaged: 0, .. } => Ok(()),
+        Tried { good, damaged } => Err(anyhow!("{damaged} of {} checkpoints in {dir_shown} are damaged", good + damaged))?,
+    }
+}
+
+/// Opens the folder as it is; where it is missing, ends with `code`.
+fn look_at(dir: &Path, code: Exit) -> Result<CheckpointDir, Failure> {
+    CheckpointDir::look_at(dir).map_err(|error| match error {
+        StoreError::Missing { name } => {
+            Failure::new(code, anyhow!("there is no folder {name}: nothing has kept a checkpoint under this data_dir yet"))
+        }
+        error => Failure::new(Exit::Failed, error),
+    })
+}
+
+fn none(dir: &Path, frontier: Option<EventTime>) -> Failure {
+    let which = frontier.map_or(String::new(), |frontier| format!(" at frontier {frontier}"));
+    Failure::new(Exit::NoCheckpoint, anyhow!("there is no checkpoint{which} in {}", dir.display()))
+}
+
+/// All manifests, newest first, without those that go while they are read.
+fn manifests(store: &mut CheckpointDir) -> Result<Vec<(Version, Result<Manifest, Damage>)>, Failure> {
+    let mut manifests = Vec::new();
+    for version in store.manifests().or_exit(Exit::Failed)?.into_iter().rev() {
+        let manifest = plan::read_manifest(store, version);
+        let gone = match &manifest {
+            Ok(_) => false,
+            Err(damage) => is_gone(store, version, damage)?,
+        };
+        if !gone {
+            manifests.push((version, manifest));
+        }
+    }
+    Ok(manifests)
+}
+
+/// Whether something is missing because the checkpoint is: a manifest goes before its parts do.
+fn is_gone(store: &mut CheckpointDir, version: Version, damage: &Damage) -> Result<bool, Failure> {
+    match damage {
+        Damage::Store(StoreError::Missing { .. }) => Ok(!store.manifests().or_exit(Exit::Failed)?.contains(&version)),
+        _ => Ok(false),
+    }
+}
+
+/// A manifest that can't be read may be the one at the frontier that is asked for.
+fn warn_of_unknown(version: Version, damage: &Damage) {
+    tracing::warn!(version = name(version), damage = told(damage), "the frontier of a damaged checkpoint is not known");
+}
+
+/// An error with its causes, on one line.
+fn told(damage: &Damage) -> String {
+    let mut text = damage.to_string();
+    let mut error: &dyn std::error::Error = damage;
+    while let Some(cause) = error.source() {
+        text += &format!(": {cause}");
+        error = cause;
+    }
+    text
+}
+
+fn ledger(manifest: &Manifest) -> Ledger {
+    let mut sum = Ledger::default();
+    manifest.partitions.0.values().for_each(|at| sum += at.ledger);
+    sum
+}
+
+fn bytes(manifest: &Manifest) -> u64 {
+    manifest.parts.iter().map(|part| part.bytes).sum()
+}
+
+fn name(version: Version) -> String {
+    format!("{}-{}", version.generation, version.number)
+}
+
+fn acknowledged(manifest: &Manifest) -> String {
+    if manifest.acknowledged == Version::default() { "none".to_owned() } else { name(manifest.acknowledged) }
+}
+
+/// A time for people; what is past the year 9999 is no time of an event.
+fn utc(time: EventTime) -> String {
+    let known = i64::try_from(time).ok().filter(|_| time <= EVENT_TIME_MAX).and_then(DateTime::from_timestamp_millis);
+    known.map_or("the end".to_owned(), |known| known.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+fn new_table(heads: impl IntoIterator<Item = &'static str>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(heads.into_iter().collect::<Vec<_>>());
+    table
+}
+
+fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// The table's lines without the blanks at their ends.
+fn lines(table: &Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_in_utc_and_the_end_of_time_is_none() {
+        assert_eq!(utc(1_767_225_600_123), "2026-01-01T00:00:00.123Z");
+        assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(utc(u64::MAX), "the end");
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes() {
+        let cause = std::io::Error::other("the disk is gone");
+        let damage = Damage::Store(StoreError::Failed { name: "a.part".into(), cause: cause.into() });
+        assert_eq!(told(&damage), "a.part can't be written or read: the disk is gone");
+    }
 }

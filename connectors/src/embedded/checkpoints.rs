@@ -58,6 +58,16 @@ impl CheckpointDir {
         Ok(Self { root, parts, own_generation: None })
     }
 
+    /// The directory as it is, to be read also while another process writes it: nothing is created.
+    pub fn look_at(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let root = dir.as_ref().to_owned();
+        match fs::metadata(&root) {
+            Ok(found) if found.is_dir() => Ok(Self { parts: root.join("parts"), root, own_generation: None }),
+            Ok(_) => Err(failed(&root, io::ErrorKind::NotADirectory.into())),
+            Err(cause) => Err(missing_or_failed(&root, cause)),
+        }
+    }
+
     fn names(&self) -> Result<Vec<String>, StoreError> {
         file::names(&self.root).map_err(|cause| failed(&self.root, cause))
     }
@@ -177,10 +187,14 @@ fn claim_of(name: &str) -> Option<u64> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
-    fs::read(path).map_err(|cause| match cause.kind() {
+    fs::read(path).map_err(|cause| missing_or_failed(path, cause))
+}
+
+fn missing_or_failed(path: &Path, cause: io::Error) -> StoreError {
+    match cause.kind() {
         io::ErrorKind::NotFound => StoreError::Missing { name: path.display().to_string() },
         _ => failed(path, cause),
-    })
+    }
 }
 
 fn failed(path: &Path, cause: io::Error) -> StoreError {
