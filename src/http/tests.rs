@@ -402,6 +402,12 @@ fn events_are_taken_one_by_one_and_logged_as_they_came() {
             zstd::encode_all(&two[..], 3).unwrap(),
             json!({"accepted": 2, "rejected": [], "token": "1:48,3:7"}),
         ),
+        // What `curl -d` says when it is told nothing.
+        (
+            "content-type: application/x-www-form-urlencoded\r\n".into(),
+            br#"{"video_id":"c"}"#.into(),
+            json!({"accepted": 1, "rejected": [], "token": "1:49,3:7"}),
+        ),
     ];
     Server::run(|server| async move {
         for (headers, body, expect) in rows {
