@@ -396,7 +396,7 @@ fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
         (vec!["--from", "files:***", "--out", &out], "***"),
         (vec!["--from", &from, "--out", &out, "--workers", "0"], "workers"),
         (vec!["--from", &from, "--out", &out, "--since", "yesterday"], "yesterday"),
-        (vec!["--from", &from, "--out", &out, "--until", "-1"], "--until"),
+        (vec!["--from", &from, "--out", &out, "--until", "2026-13-01T00:00:00Z"], "2026-13-01"),
     ] {
         run(tidemark([&["replay"], &arguments[..]].concat())).expect(2).complains(complaint);
         assert!(!folder.has("table.tsv"), "{arguments:?}");
