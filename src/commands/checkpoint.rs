@@ -96,7 +96,8 @@ fn newest(store: &mut CheckpointDir, dir: &Path, frontier: Option<EventTime>) ->
             (Ok(manifest), _) => return Ok(manifest),
             (Err(damage), Some(_)) => warn_of_unknown(version, &damage),
             (Err(damage), None) => {
-                let context = format!("{}, the newest, is damaged; `tidemark checkpoint verify` tells of all", name(version));
+                let context =
+                    format!("{}, the newest, is damaged; `tidemark checkpoint verify` tells of all", name(version));
                 return Err(anyhow!(damage).context(context))?;
             }
         }
@@ -147,7 +148,8 @@ fn meaning(meaning: &Meaning) -> String {
 }
 
 fn partitions(manifest: &Manifest) -> Table {
-    let heads = ["partition", "next offset", "clock", "", "read", "counted", "duplicate", "late", "future", "malformed"];
+    let heads =
+        ["partition", "next offset", "clock", "", "read", "counted", "duplicate", "late", "future", "malformed"];
     let mut table = new_table(heads.into_iter().chain(["oversize", "balances"]));
     for (partition, at) in &manifest.partitions.0 {
         let clock = at.clock.time().map_or("none yet".to_owned(), |time| time.to_string());
@@ -241,16 +243,19 @@ fn concluded(tried: &Tried, dir: &Path, frontier: Option<EventTime>) -> Result<(
             Err(Failure::new(Exit::NoCheckpoint, error))
         }
         Tried { damaged: 0, .. } => Ok(()),
-        Tried { good, damaged } => Err(anyhow!("{damaged} of {} checkpoints in {dir_shown} are damaged", good + damaged))?,
+        Tried { good, damaged } => {
+            Err(anyhow!("{damaged} of {} checkpoints in {dir_shown} are damaged", good + damaged))?
+        }
     }
 }
 
 /// Opens the folder as it is; where it is missing, ends with `code`.
 fn look_at(dir: &Path, code: Exit) -> Result<CheckpointDir, Failure> {
     CheckpointDir::look_at(dir).map_err(|error| match error {
-        StoreError::Missing { name } => {
-            Failure::new(code, anyhow!("there is no folder {name}: nothing has kept a checkpoint under this data_dir yet"))
-        }
+        StoreError::Missing { name } => Failure::new(
+            code,
+            anyhow!("there is no folder {name}: nothing has kept a checkpoint under this data_dir yet"),
+        ),
         error => Failure::new(Exit::Failed, error),
     })
 }
