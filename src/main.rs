@@ -50,7 +50,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let settings = || config::settings(&cli.global, &cli.command.overrides());
     match &cli.command {
         Command::Run(args) => commands::run::run(settings()?, args),
-        Command::Produce(args) => produce::run(args),
+        Command::Produce(args) => produce::run(&settings()?, args),
         Command::Query(args) => commands::query::run(args),
         Command::Replay(args) => commands::replay::run(settings()?, args),
         Command::Checkpoint(command) => commands::checkpoint::run(settings()?, command),

@@ -19,8 +19,9 @@ const PARTITIONS: u32 = 4;
 
 #[derive(Clone, Debug, Args)]
 pub struct ProduceArgs {
-    /// A folder (one .jsonl file a partition), or "http": a running tidemark
-    #[arg(long, value_name = "DIR|http")]
+    /// A folder (one .jsonl file a partition), "http": a running tidemark, or "log": the log in the data folder of one
+    /// that isn't running (log:DIR for another log)
+    #[arg(long, value_name = "DIR|http|log")]
     pub to: To,
     #[command(flatten)]
     pub server: Server,
@@ -33,7 +34,7 @@ pub struct ProduceArgs {
     /// Lines a second, such as 500, 20k or 20k/s; left out: as fast as it goes
     #[arg(long, value_name = "N/s", value_parser = parse_rate)]
     pub rate: Option<f64>,
-    /// Files to write [default: 4]
+    /// Files to write, or partitions of a new log [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub partitions: Option<u32>,
     /// Distinct events, such as 5000, 10_000_000 or 10M
@@ -72,7 +73,7 @@ impl ProduceArgs {
             To::Http if self.partitions.is_some() => {
                 Err("--partitions is for folders; the server knows how many it has".to_owned())
             }
-            To::Dir(_) if self.server.token_file.is_some() => Err("--token-file is for --to http".to_owned()),
+            To::Dir(_) | To::Log(_) if self.server.token_file.is_some() => Err("--token-file is for --to http".to_owned()),
             _ => Ok(()),
         }
     }
@@ -90,6 +91,8 @@ pub enum To {
     Dir(PathBuf),
     /// A running Tidemark.
     Http,
+    /// The embedded log in this folder; left out, that of the data folder.
+    Log(Option<PathBuf>),
 }
 
 impl FromStr for To {
@@ -101,9 +104,10 @@ impl FromStr for To {
             ("", _) => Err("it is empty".to_owned()),
             ("http", _) => Ok(To::Http),
             (_, "http" | "https") => Err(format!("say --to http --url {text}")),
-            (_, "kafka" | "log") => {
-                Err(format!("{scheme} is not in this build; available are http and a folder (./{scheme} if it is one)"))
-            }
+            ("log", _) => Ok(To::Log(None)),
+            ("log:", _) => Err("nothing follows \"log:\"".to_owned()),
+            (_, "log") => Ok(To::Log(Some(text["log:".len()..].into()))),
+            (_, "kafka") => Err("kafka is not in this build; available are http, log and a folder (./kafka if it is one)".to_owned()),
             _ => Ok(To::Dir(text.into())),
         }
     }
@@ -193,21 +197,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_folder_or_http() {
+    fn a_target_is_a_folder_http_or_a_log() {
         for (text, expect) in [
             ("http", Some(To::Http)),
             ("out", Some(To::Dir("out".into()))),
             ("./log", Some(To::Dir("./log".into()))),
             ("/a/b", Some(To::Dir("/a/b".into()))),
-            ("log", None),
-            ("log:d", None),
+            ("log", Some(To::Log(None))),
+            ("log:d", Some(To::Log(Some("d".into())))),
+            ("log:", None),
             ("kafka", None),
             ("http://h:1", None),
             ("", None),
         ] {
             assert_eq!(text.parse::<To>().ok(), expect, "{text}");
         }
-        assert!("kafka".parse::<To>().unwrap_err().contains("not in this build; available are http and a folder"));
+        assert!("kafka".parse::<To>().unwrap_err().contains("not in this build; available are http, log and a folder"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod files;
 mod generate;
 mod http;
 mod lines;
+mod log;
 mod pace;
 
 use std::{
@@ -23,9 +24,10 @@ use self::{
     generate::{Generator, Workload},
     http::HttpTarget,
     lines::FileLines,
+    log::LogTarget,
     pace::Pace,
 };
-use crate::{commands::print, exit::Failure, progress::Progress};
+use crate::{commands::print, config::Settings, exit::Failure, progress::Progress};
 
 /// Lines between two looks at the clock for the progress.
 const PROGRESS_EVERY: u64 = 1024;
@@ -71,11 +73,15 @@ struct Sent {
 }
 
 /// Sends what the arguments ask for and prints a summary.
-pub fn run(args: &ProduceArgs) -> Result<(), Failure> {
+pub fn run(settings: &Settings, args: &ProduceArgs) -> Result<(), Failure> {
     args.check().map_err(Failure::usage)?;
     let mut target: Box<dyn Target> = match &args.to {
         To::Dir(dir) => Box::new(PartFiles::create(dir, args.partitions())?),
         To::Http => Box::new(HttpTarget::new(&args.server, args.give_up_after_ms, args.rate)?),
+        To::Log(dir) => {
+            let dir = dir.clone().unwrap_or_else(|| settings.data_dir.join("log"));
+            Box::new(LogTarget::open(&dir, args.partitions.unwrap_or(settings.source.partitions.get()))?)
+        }
     };
     let mut pace = Pace::new(args.rate);
     let started = Instant::now();
@@ -133,7 +139,7 @@ fn summary(sent: Sent, what: &str, elapsed: Duration, outcome: &str) -> String {
 /// What to generate. Files get fixed defaults, so that one command gives one data set; a live system gets event
 /// times that end about now and event ids that it has not seen before.
 fn workload(args: &ProduceArgs, now: EventTime) -> Result<Workload, Failure> {
-    let live = args.to == To::Http;
+    let live = !matches!(args.to, To::Dir(_));
     // How long sending takes, where the pace is given.
     let sending_ms = args.rate.map_or(0, |rate| (args.events as f64 / rate * 1000.0) as u64);
     let span_ms = match args.span_ms {
@@ -190,6 +196,36 @@ mod tests {
         }
     }
 
+    fn settings() -> Settings {
+        crate::config::Config::embedded().check().unwrap()
+    }
+
+    #[test]
+    fn a_log_gets_all_lines_in_the_partition_of_their_video_and_a_second_run_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("log");
+        let args = args(&format!("--to log:{} --events 3000 --partitions 3 --seed 4 --duplicates 0", to.display()));
+        run(&settings(), &args).unwrap();
+        run(&settings(), &args).unwrap();
+        let log = connectors::embedded::log::Log::open_read_only(&to).unwrap();
+        assert_eq!(log.partitions(), 3);
+        let mut records = 0;
+        for (partition, end) in (0..).zip(log.end_offsets()) {
+            let id = dataflows::port::PartitionId(partition);
+            let mut reader = log.reader_until(id, 0, end).unwrap();
+            while dataflows::port::PartitionReader::read(&mut reader, &mut |record| {
+                records += 1;
+                let key = record.key.unwrap();
+                assert_eq!(connectors::partition::partition_of(key, 3), partition);
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap()
+                != dataflows::port::Reached::Finished
+            {}
+        }
+        assert_eq!(records, 6_000);
+    }
+
     #[test]
     fn files_are_the_same_every_time_and_live_streams_end_about_now() {
         for (line, start, span_ms) in [
@@ -217,7 +253,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let to = dir.path().join("out");
         let args = args(&format!("--to {} --events 2000 --videos 50 --partitions 3", to.display()));
-        run(&args).unwrap();
+        run(&settings(), &args).unwrap();
         let mut generator = Generator::new(workload(&args, NOW).unwrap()).unwrap();
         let mut expect = vec![Vec::new(); 3];
         while let Some(Line { key, record }) = generator.next().unwrap() {
@@ -232,7 +268,7 @@ mod tests {
         }
         assert_eq!(std::fs::read_dir(&to).unwrap().count(), 3);
         // A second data set is never mixed into the first.
-        let failure = run(&args).unwrap_err();
+        let failure = run(&settings(), &args).unwrap_err();
         assert!(failure.report().contains("part-00000.jsonl is there already"), "{}", failure.report());
     }
 
@@ -250,7 +286,8 @@ mod tests {
         ];
         std::fs::write(&from, lines.join(&b'\n')).unwrap();
         let to = dir.path().join("out");
-        run(&args(&format!("--to {} --from {} --partitions 2", to.display(), from.display()))).unwrap();
+        let args = args(&format!("--to {} --from {} --partitions 2", to.display(), from.display()));
+        run(&settings(), &args).unwrap();
         let mut found: Vec<Vec<u8>> = Vec::new();
         for partition in 0..2 {
             let bytes = std::fs::read(to.join(format!("part-0000{partition}.jsonl"))).unwrap();
