@@ -340,8 +340,8 @@ fn letters_are_listed_as_they_are_stored() {
         assert_eq!(offsets("dead-letters list --reason late"), [3, 9]);
         assert_eq!(offsets("dead-letters list --reason late --limit 1"), [3]);
         assert_eq!(offsets("dead-letters list --limit 3"), [3, 4, 9]);
-        assert_eq!(offsets("dead-letters list --limit 0"), []);
-        assert_eq!(offsets("dead-letters list --reason oversize"), []);
+        assert!(offsets("dead-letters list --limit 0").is_empty());
+        assert!(offsets("dead-letters list --reason oversize").is_empty());
     });
 }
 
