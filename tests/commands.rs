@@ -1,4 +1,6 @@
 //! `tidemark checkpoint` and `tidemark dead-letters` through the binary, on folders made with the same code as `run`'s.
+// The whole file is a test: its helpers may unwrap as well.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     fs,

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use connectors::{
     embedded::{
         log::{Log, LogError},
-        store::Store,
+        store::{self, Store},
     },
     files::{FileInput, tsv},
     json::JsonEvents,
@@ -117,6 +117,15 @@ pub fn log_failure(error: LogError) -> Failure {
     Failure::new(code, error)
 }
 
+/// The failure of a store that can't be opened.
+pub fn store_failure(error: store::Error) -> Failure {
+    let code = match &error {
+        store::Error::Locked { .. } => Exit::OtherOwner,
+        _ => Exit::StateUnwritable,
+    };
+    Failure::new(code, error)
+}
+
 /// Runs the graph to the end of the input: all rows, and what is true at the end.
 fn count(settings: &Settings, input: Input) -> Result<(Vec<CountRow>, Announcement), Failure> {
     let workers = settings.workers.get();
@@ -207,7 +216,7 @@ pub fn secret() -> Result<IdKey, Failure> {
 
 /// Writes into a store that holds nothing else.
 fn write_store(dir: &Path, rows: &[CountRow], last: &Announcement) -> Result<u64, Failure> {
-    let mut store = Store::open(dir).or_exit(Exit::StateUnwritable)?;
+    let mut store = Store::open(dir).map_err(store_failure)?;
     if store.claim().or_exit(Exit::StateUnwritable)?.is_some() {
         let owned = format!("{} holds the rows of another history; name an empty folder", dir.display());
         return Err(Failure::new(Exit::OtherOwner, anyhow::anyhow!(owned)));

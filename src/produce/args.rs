@@ -73,7 +73,9 @@ impl ProduceArgs {
             To::Http if self.partitions.is_some() => {
                 Err("--partitions is for folders; the server knows how many it has".to_owned())
             }
-            To::Dir(_) | To::Log(_) if self.server.token_file.is_some() => Err("--token-file is for --to http".to_owned()),
+            To::Dir(_) | To::Log(_) if self.server.token_file.is_some() => {
+                Err("--token-file is for --to http".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -107,7 +109,10 @@ impl FromStr for To {
             ("log", _) => Ok(To::Log(None)),
             ("log:", _) => Err("nothing follows \"log:\"".to_owned()),
             (_, "log") => Ok(To::Log(Some(text["log:".len()..].into()))),
-            (_, "kafka") => Err("kafka is not in this build; available are http, log and a folder (./kafka if it is one)".to_owned()),
+            (_, "kafka") => {
+                Err("kafka is not in this build; available are http, log and a folder (./kafka if it is one)"
+                    .to_owned())
+            }
             _ => Ok(To::Dir(text.into())),
         }
     }

@@ -40,7 +40,8 @@ impl LogTarget {
             Err(LogError::Missing { .. }) => partitions,
             Err(error) => return Err(log_failure(error)),
         };
-        let now_ms = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let now_ms =
+            || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let log = Log::open(dir, partitions, now_ms).map_err(log_failure)?;
         let appender = log.appender();
         let batch = Vec::with_capacity(BATCH);
