@@ -98,7 +98,7 @@ fn newest(store: &mut CheckpointDir, dir: &Path, frontier: Option<EventTime>) ->
             (Err(damage), None) => {
                 let context =
                     format!("{}, the newest, is damaged; `tidemark checkpoint verify` tells of all", name(version));
-                return Err(anyhow!(damage).context(context))?;
+                Err(anyhow!(damage).context(context))?;
             }
         }
     }
@@ -265,8 +265,11 @@ fn none(dir: &Path, frontier: Option<EventTime>) -> Failure {
     Failure::new(Exit::NoCheckpoint, anyhow!("there is no checkpoint{which} in {}", dir.display()))
 }
 
+/// A manifest that was tried to be read.
+type Read = (Version, Result<Manifest, Damage>);
+
 /// All manifests, newest first, without those that go while they are read.
-fn manifests(store: &mut CheckpointDir) -> Result<Vec<(Version, Result<Manifest, Damage>)>, Failure> {
+fn manifests(store: &mut CheckpointDir) -> Result<Vec<Read>, Failure> {
     let mut manifests = Vec::new();
     for version in store.manifests().or_exit(Exit::Failed)?.into_iter().rev() {
         let manifest = plan::read_manifest(store, version);

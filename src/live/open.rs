@@ -77,10 +77,10 @@ pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Open
     let log = Log::open(&dir.join("log"), settings.source.partitions.get(), wall_clock_ms).map_err(log_failure)?;
     let mut checkpoints = CheckpointDir::open(&settings.checkpoint.dir).or_exit(Exit::StateUnwritable)?;
     let mut sink = match settings.sink {
-        SinkKind::Store => Some(Store::open(&dir.join("store")).or_exit(Exit::StateUnwritable)?),
+        SinkKind::Store => Some(Store::open(dir.join("store")).or_exit(Exit::StateUnwritable)?),
         SinkKind::None => None,
     };
-    let mut letters = LetterDir::open(&dir.join("dead-letters")).or_exit(Exit::StateUnwritable)?;
+    let mut letters = LetterDir::open(dir.join("dead-letters")).or_exit(Exit::StateUnwritable)?;
     let claim = match &mut sink {
         Some(sink) => sink.claim().or_exit(Exit::StateUnwritable)?,
         None => None,

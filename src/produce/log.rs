@@ -20,6 +20,9 @@ const BATCH: usize = 1_000;
 /// Appends under way: the log writes one group while the next is filled.
 const IN_FLIGHT: usize = 8;
 
+/// How one append went.
+type Done = Result<(), AppendError>;
+
 /// Appends to a log.
 pub struct LogTarget {
     log: Log,
@@ -28,7 +31,8 @@ pub struct LogTarget {
     batch: Vec<NewRecord>,
     round_robin: u32,
     in_flight: usize,
-    done: (mpsc::Sender<Result<(), AppendError>>, mpsc::Receiver<Result<(), AppendError>>),
+    tell: mpsc::Sender<Done>,
+    told: mpsc::Receiver<Done>,
     durable: u64,
 }
 
@@ -45,7 +49,8 @@ impl LogTarget {
         let log = Log::open(dir, partitions, now_ms).map_err(log_failure)?;
         let appender = log.appender();
         let batch = Vec::with_capacity(BATCH);
-        Ok(Self { log, appender, partitions, batch, round_robin: 0, in_flight: 0, done: mpsc::channel(), durable: 0 })
+        let (tell, told) = mpsc::channel();
+        Ok(Self { log, appender, partitions, batch, round_robin: 0, in_flight: 0, tell, told, durable: 0 })
     }
 
     fn append(&mut self) -> Result<(), Failure> {
@@ -56,7 +61,7 @@ impl LogTarget {
             self.wait()?;
         }
         let batch = std::mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
-        let (records, done) = (batch.len() as u64, self.done.0.clone());
+        let (records, done) = (batch.len() as u64, self.tell.clone());
         // The receiver lives as long as the target.
         let tell = Box::new(move |result: Result<_, _>| drop(done.send(result.map(|_| ()))));
         self.appender.append(batch, tell).map_err(|_| anyhow!("the log's queue holds more than this command sends"))?;
@@ -66,7 +71,7 @@ impl LogTarget {
     }
 
     fn wait(&mut self) -> Result<(), Failure> {
-        let done = self.done.1.recv().context("the log ended without a word")?;
+        let done = self.told.recv().context("the log ended without a word")?;
         self.in_flight -= 1;
         done.map_err(|error| Failure::new(Exit::StateUnwritable, error))
     }
