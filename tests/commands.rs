@@ -66,7 +66,7 @@ impl Fixture {
     fn new(checkpoints: u64) -> Self {
         let fixture = Self { dir: tempfile::tempdir().unwrap() };
         let mut store = CheckpointDir::open(fixture.checkpoints()).unwrap();
-        store.claim_generation().unwrap();
+        store.claim_generation(0).unwrap();
         for number in 1..=checkpoints {
             fixture.write(number, ledger());
         }

@@ -212,8 +212,9 @@ pub enum SinkError {
 /// * A part may be overwritten only by the same bytes; names carry the version, so writers never share one.
 /// * Bytes come back as they were written or not at all is NOT promised: callers verify checksums.
 pub trait CheckpointStore: Send {
-    /// Claims the next generation, exclusively. Greater than every generation that was ever claimed here.
-    fn claim_generation(&mut self) -> Result<u64, StoreError>;
+    /// Claims the next generation, exclusively. Greater than every generation that was ever claimed here, and than
+    /// `above`: the greatest one that is known from elsewhere, since these checkpoints may be younger than the rows and letters.
+    fn claim_generation(&mut self, above: u64) -> Result<u64, StoreError>;
 
     /// Writes a part under a name of ASCII letters, digits, `-` and `.`.
     fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;

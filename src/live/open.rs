@@ -86,8 +86,11 @@ pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Open
         None => None,
     };
     let meaning = Meaning::of(rules);
-    // Claim first, then look: no older process can commit behind our back.
-    let generation = checkpoints.claim_generation().or_exit(Exit::StateUnwritable)?;
+    // Claim first, then look: no older process can commit behind our back. Rows and letters may be older than the
+    // checkpoints, where these were lost; under a lesser generation ours would be taken for theirs.
+    let published_last = letters.newest().or_exit(Exit::StateUnwritable)?.unwrap_or_default();
+    let above = claim.as_ref().map_or(0, |claim| claim.generation).max(published_last.generation);
+    let generation = checkpoints.claim_generation(above).or_exit(Exit::StateUnwritable)?;
     let newest = checkpoints.manifests().or_exit(Exit::StateUnwritable)?.last().map_or(0, |newest| newest.number);
     let identity = |history, key| Identity { history, log: log.id(), key, meaning, generation };
     let found = find(&mut checkpoints, &meaning, claim.as_ref(), from_start)?;

@@ -101,13 +101,13 @@ impl CheckpointDir {
 }
 
 impl CheckpointStore for CheckpointDir {
-    fn claim_generation(&mut self) -> Result<u64, StoreError> {
+    fn claim_generation(&mut self, above: u64) -> Result<u64, StoreError> {
         for _ in 0..CLAIM_ATTEMPTS_MAX {
             let known = self.names()?;
             let known = known
                 .iter()
                 .filter_map(|name| claim_of(name).or_else(|| manifest_of(name).map(|version| version.generation)));
-            let generation = known.max().unwrap_or(0).checked_add(1).expect("nobody starts 2^64 times");
+            let generation = known.max().unwrap_or(0).max(above).checked_add(1).expect("nobody starts 2^64 times");
             let name = format!("{CLAIM_PREFIX}{generation:020}");
             match file::create_empty(&self.root, &name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,

@@ -121,6 +121,12 @@ impl LetterDir {
         prepare().map_err(|cause| sink_error(&dir, cause))?;
         Ok(Self { dir })
     }
+
+    /// The newest version that was published: one that is not greater would be taken for it, and skipped.
+    pub fn newest(&self) -> Result<Option<Version>, SinkError> {
+        let names = file::names(&self.dir).map_err(|cause| sink_error(&self.dir, cause))?;
+        Ok(names.iter().filter_map(|name| version_of(name)).max())
+    }
 }
 
 impl LetterSink for LetterDir {
@@ -139,6 +145,10 @@ impl LetterSink for LetterDir {
         };
         publish().map_err(|cause| sink_error(&path, cause))
     }
+}
+
+fn version_of(name: &str) -> Option<Version> {
+    name.strip_suffix(SUFFIX).and_then(file::parse_version_stem)
 }
 
 fn lines(letters: &[DeadLetter]) -> io::Result<Vec<u8>> {
@@ -191,7 +201,7 @@ pub enum LetterError {
 pub fn read(dir: impl AsRef<Path>, reason: Option<&str>, limit: Option<usize>) -> Result<Letters, LetterError> {
     let dir = dir.as_ref();
     let names = file::names(dir).map_err(|cause| LetterError::Unreadable { path: dir.to_owned(), cause })?;
-    let published = names.iter().filter(|name| name.strip_suffix(SUFFIX).and_then(file::parse_version_stem).is_some());
+    let published = names.iter().filter(|name| version_of(name).is_some());
     let files: Vec<PathBuf> = published.map(|name| dir.join(name)).collect();
     Ok(Letters {
         files: files.into_iter(),

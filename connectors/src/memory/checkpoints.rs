@@ -39,11 +39,11 @@ impl MemoryCheckpoints {
 }
 
 impl CheckpointStore for MemoryCheckpoints {
-    fn claim_generation(&mut self) -> Result<u64, StoreError> {
+    fn claim_generation(&mut self, above: u64) -> Result<u64, StoreError> {
         let generation = {
             let mut state = self.state();
             let committed = state.manifests.keys().next_back().map_or(0, |version| version.generation);
-            state.claimed = state.claimed.max(committed) + 1;
+            state.claimed = state.claimed.max(committed).max(above) + 1;
             state.claimed
         };
         self.own_generation = Some(generation);
@@ -112,9 +112,9 @@ mod tests {
     #[test]
     fn a_zombie_handle_commits_nothing_and_drops_nothing() {
         let mut zombie = MemoryCheckpoints::new();
-        let old = zombie.claim_generation().unwrap();
+        let old = zombie.claim_generation(0).unwrap();
         let mut owner = zombie.clone();
-        let new = owner.claim_generation().unwrap();
+        let new = owner.claim_generation(0).unwrap();
         let (old, new) = (Version { generation: old, number: 1 }, Version { generation: new, number: 1 });
         owner.commit(new, b"owner").unwrap();
         assert!(matches!(zombie.commit(old, b"zombie"), Err(StoreError::Taken { .. })));

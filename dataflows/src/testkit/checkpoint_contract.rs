@@ -17,7 +17,7 @@ fn version(generation: u64, number: u64) -> Version {
 }
 
 fn claim<S: CheckpointStore>(store: &mut S) -> u64 {
-    store.claim_generation().expect("a generation can be claimed")
+    store.claim_generation(0).expect("a generation can be claimed")
 }
 
 fn commit<S: CheckpointStore>(store: &mut S, version: Version, manifest: &[u8]) {
@@ -77,6 +77,11 @@ fn generations_strictly_rise<S: CheckpointStore>(mut store: S) {
         }
         let next = claim(&mut store);
         assert!(last < next, "{next} after {last} in round {round}");
+        last = next;
+    }
+    for above in [last - 1, last, last + 1_000, last] {
+        let next = store.claim_generation(above).expect("a generation can be claimed");
+        assert!(last.max(above) < next, "{next} after {last} and above {above}");
         last = next;
     }
 }

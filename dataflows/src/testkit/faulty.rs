@@ -138,8 +138,8 @@ impl<S: LetterSink> LetterSink for Faulty<S> {
 }
 
 impl<S: CheckpointStore> CheckpointStore for Faulty<S> {
-    fn claim_generation(&mut self) -> Result<u64, StoreError> {
-        self.through("claim_generation", store_error, S::claim_generation)
+    fn claim_generation(&mut self, above: u64) -> Result<u64, StoreError> {
+        self.through("claim_generation", store_error, |inner| inner.claim_generation(above))
     }
 
     fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {

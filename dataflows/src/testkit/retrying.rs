@@ -69,8 +69,8 @@ impl<S: LetterSink> LetterSink for Retrying<S> {
 }
 
 impl<S: CheckpointStore> CheckpointStore for Retrying<S> {
-    fn claim_generation(&mut self) -> Result<u64, StoreError> {
-        self.repeat(S::claim_generation, failed)
+    fn claim_generation(&mut self, above: u64) -> Result<u64, StoreError> {
+        self.repeat(|inner| inner.claim_generation(above), failed)
     }
 
     fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {

@@ -36,7 +36,7 @@ fn behind_faults_and_retries_it_keeps_the_contract_of_checkpoint_stores() {
 fn reopened_it_has_everything_and_goes_on_with_the_next_generation() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = CheckpointDir::open(dir.path()).unwrap();
-    let first = store.claim_generation().unwrap();
+    let first = store.claim_generation(0).unwrap();
     store.put_part("1-1.w0.part", b"part").unwrap();
     store.commit(version(first, 1), b"manifest").unwrap();
     drop(store);
@@ -45,7 +45,7 @@ fn reopened_it_has_everything_and_goes_on_with_the_next_generation() {
     assert_eq!(store.manifests().unwrap(), [version(first, 1)]);
     assert_eq!(store.manifest(version(first, 1)).unwrap(), b"manifest");
     assert_eq!(store.part("1-1.w0.part").unwrap(), b"part");
-    assert_eq!(store.claim_generation().unwrap(), first + 1);
+    assert_eq!(store.claim_generation(0).unwrap(), first + 1);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn everything_in_it_is_private_to_its_user() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("checkpoints");
     let mut store = CheckpointDir::open(&root).unwrap();
-    let generation = store.claim_generation().unwrap();
+    let generation = store.claim_generation(0).unwrap();
     store.put_part("p", b"").unwrap();
     store.commit(version(generation, 1), b"").unwrap();
     let mut modes = Vec::new();
@@ -74,7 +74,7 @@ fn processes_that_claim_at_once_get_different_generations() {
         let claim = || {
             let mut store = CheckpointDir::open(dir.path()).unwrap();
             start.wait();
-            (0..20).map(|_| store.claim_generation().unwrap()).collect::<Vec<_>>()
+            (0..20).map(|_| store.claim_generation(0).unwrap()).collect::<Vec<_>>()
         };
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
@@ -113,9 +113,9 @@ fn of_writers_that_commit_one_version_at_once_one_wins_and_its_bytes_stay() {
 fn a_zombie_commits_nothing_and_drops_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut zombie = CheckpointDir::open(dir.path()).unwrap();
-    let old = zombie.claim_generation().unwrap();
+    let old = zombie.claim_generation(0).unwrap();
     let mut owner = CheckpointDir::open(dir.path()).unwrap();
-    let new = owner.claim_generation().unwrap();
+    let new = owner.claim_generation(0).unwrap();
     owner.put_part("2-1.w0.part", b"part").unwrap();
     owner.commit(version(new, 1), b"manifest").unwrap();
 
@@ -130,7 +130,7 @@ fn old_claims_go_but_never_the_greatest() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = CheckpointDir::open(dir.path()).unwrap();
     for _ in 0..10 {
-        store.claim_generation().unwrap();
+        store.claim_generation(0).unwrap();
     }
     store.retain(&[], &[]).unwrap();
     let left: Vec<u64> = store.names().unwrap().iter().filter_map(|name| claim_of(name)).collect();
@@ -141,7 +141,7 @@ fn old_claims_go_but_never_the_greatest() {
 fn a_truncated_temporary_file_is_ignored_and_retain_removes_it_but_no_foreign_file() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = CheckpointDir::open(dir.path()).unwrap();
-    let generation = store.claim_generation().unwrap();
+    let generation = store.claim_generation(0).unwrap();
     store.put_part("a", b"part").unwrap();
     store.commit(version(generation, 1), b"manifest").unwrap();
     let temps = [dir.path().join(".tmp-0123456789abcdef"), dir.path().join("parts/.tmp-0123456789abcdef")];
@@ -183,7 +183,7 @@ fn a_folder_that_cannot_be_written_is_an_error() {
 
     let mut store = CheckpointDir::open(dir.path().join("gone")).unwrap();
     fs::remove_dir_all(dir.path().join("gone")).unwrap();
-    assert!(matches!(store.claim_generation(), Err(StoreError::Failed { .. })));
+    assert!(matches!(store.claim_generation(0), Err(StoreError::Failed { .. })));
     assert!(matches!(store.put_part("a", b""), Err(StoreError::Failed { .. })));
     assert!(matches!(store.commit(version(1, 1), b""), Err(StoreError::Failed { .. })));
 }
@@ -200,7 +200,7 @@ fn a_full_disk_is_an_error_that_leaves_the_old_checkpoint_and_no_leftovers() {
     }
     let dir = tempfile::tempdir().unwrap();
     let mut store = CheckpointDir::open(dir.path()).unwrap();
-    let generation = store.claim_generation().unwrap();
+    let generation = store.claim_generation(0).unwrap();
     store.put_part("1-1.w0.part", &[7; 200_000]).unwrap();
     store.commit(version(generation, 1), &[8; 200_000]).unwrap();
 

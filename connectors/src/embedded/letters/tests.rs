@@ -158,3 +158,16 @@ fn a_folder_that_is_not_there_or_cannot_be_written_is_an_error() {
     fs::remove_dir(dir.path().join("gone")).unwrap();
     assert!(matches!(sink.publish(version(1, 1), &[letter(1, Reason::Late)]), Err(SinkError::Refused { .. })));
 }
+
+#[test]
+fn the_newest_version_is_the_greatest_that_was_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = LetterDir::open(dir.path()).unwrap();
+    assert_eq!(sink.newest().unwrap(), None);
+    for (generation, number) in [(9, 80), (10, 7), (2, 100)] {
+        sink.publish(version(generation, number), &[letter(number, Reason::Late)]).unwrap();
+    }
+    sink.publish(version(11, 1), &[]).unwrap();
+    fs::write(dir.path().join("notes.jsonl"), "").unwrap();
+    assert_eq!(sink.newest().unwrap(), Some(version(10, 7)));
+}
