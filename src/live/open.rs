@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     os::unix::fs::DirBuilderExt as _,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
@@ -81,7 +82,7 @@ pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Open
         SinkKind::None => None,
     };
     let mut letters = LetterDir::open(dir.join("dead-letters")).or_exit(Exit::StateUnwritable)?;
-    let claim = match &mut sink {
+    let mut claim = match &mut sink {
         Some(sink) => sink.claim().or_exit(Exit::StateUnwritable)?,
         None => None,
     };
@@ -91,6 +92,9 @@ pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Open
     let published_last = letters.newest().or_exit(Exit::StateUnwritable)?.unwrap_or_default();
     let above = claim.as_ref().map_or(0, |claim| claim.generation).max(published_last.generation);
     let generation = checkpoints.claim_generation(above).or_exit(Exit::StateUnwritable)?;
+    if from_start && claim.take().is_some() {
+        sink = sink.map(|sink| emptied(sink, &dir.join("store"))).transpose()?;
+    }
     let newest = checkpoints.manifests().or_exit(Exit::StateUnwritable)?.last().map_or(0, |newest| newest.number);
     let identity = |history, key| Identity { history, log: log.id(), key, meaning, generation };
     let found = find(&mut checkpoints, &meaning, claim.as_ref(), from_start)?;
@@ -114,7 +118,9 @@ pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Open
             let fell_back = write_from != 0 || manifest.version.number != newest;
             if let Some(sink) = sink.as_mut().filter(|_| write_from == 0) {
                 let version = Version { generation, number: manifest.version.number };
-                rewrite(sink, version, &mut start, manifest.watermark)?;
+                // A store that nobody has claimed is a new one: it has none of the rows.
+                let which = if claim.is_some() { Which::Unwritten } else { Which::All };
+                rewrite(sink, version, &mut start, manifest.watermark, which)?;
             }
             let published = if fell_back { published(&dir.join("dead-letters"))? } else { HashSet::new() };
             (identity(manifest.history, manifest.key), start, Some(manifest.version), write_from, published)
@@ -124,7 +130,7 @@ pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Open
 }
 
 fn create(dir: &Path) -> Result<(), Failure> {
-    std::fs::DirBuilder::new()
+    fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
@@ -227,11 +233,41 @@ fn owned(claim: Option<&Claim>, history: u128, frontier: EventTime) -> Result<Ev
     }
 }
 
-/// Writes the rows that the sink is not known to hold: they changed after the last acknowledged checkpoint.
-fn rewrite(sink: &mut Store, version: Version, start: &mut Start, watermark: EventTime) -> Result<(), Failure> {
+/// An empty store in place of this one: what is counted anew may lack windows that it holds, if the log or the meaning of
+/// the counts has changed. A crash from here on leaves either a checkpoint, whose rows are then all written, or none.
+fn emptied(store: Store, dir: &Path) -> Result<Store, Failure> {
+    drop(store);
+    let old = dir.with_extension("old");
+    let replace = || {
+        if old.try_exists()? {
+            fs::remove_dir_all(&old)?;
+        }
+        fs::rename(dir, &old)?;
+        fs::remove_dir_all(&old)
+    };
+    replace().with_context(|| format!("emptying the store {}", dir.display())).or_exit(Exit::StateUnwritable)?;
+    Store::open(dir).or_exit(Exit::StateUnwritable)
+}
+
+/// Which rows of a checkpoint are written at a start.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Which {
+    /// Those that changed after the last acknowledged checkpoint.
+    Unwritten,
+    All,
+}
+
+/// Writes the rows that the sink is not known to hold.
+fn rewrite(
+    sink: &mut Store,
+    version: Version,
+    start: &mut Start,
+    watermark: EventTime,
+    which: Which,
+) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for group in &mut start.state.groups {
-        for cell in group.cells.iter_mut().filter(|cell| cell.unwritten) {
+        for cell in group.cells.iter_mut().filter(|cell| which == Which::All || cell.unwritten) {
             cell.unwritten = false;
             let (video_id, event_type) = group.names[cell.series.0 as usize].clone();
             rows.push(CountRow {
