@@ -27,6 +27,9 @@ use crate::service::AsOfError;
 /// Questions of one batch that are with the index at a time: enough to hide a round trip, few enough to leave it to others.
 const ASKED_AT_ONCE: usize = 32;
 
+/// At so many moments a request is tried, if the frontier leaps each time by more than the index retains.
+const TRIES_MAX: u32 = 8;
+
 /// One answer, as the contract spells it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Stats {
@@ -67,9 +70,15 @@ pub async fn video(state: &State, raw_id: &str, query: &str) -> Result<Response,
     fields.video_id =
         Some(video_id.ok_or_else(|| Problem::parameter("video_id", "video_id is not percent-encoded UTF-8"))?);
     let wanted = Wanted::check(fields)?;
-    let at = choose(state, &wanted.when).await?;
-    let mut room = state.limits.windows_max;
-    Ok(json(&answer(state, wanted, at).await.and_then(|stats| fit(stats, &mut room))?))
+    let mut moments = Moments::of(state, &wanted.when);
+    loop {
+        let at = moments.next().await?;
+        let mut room = state.limits.windows_max;
+        match answer(state, wanted.clone(), at).await.and_then(|stats| fit(stats, &mut room)) {
+            Ok(stats) => return Ok(json(&stats)),
+            Err(missed) => moments.missed(missed).await?,
+        }
+    }
 }
 
 /// Answers many requests at one frontier.
@@ -83,15 +92,76 @@ pub async fn batch(state: &State, headers: &HeaderMap, chunks: body::Chunks) -> 
     for (index, item) in items.into_iter().enumerate() {
         wanted.push(check(item).map_err(|problem| problem.with("index", index))?);
     }
-    let at = choose(state, &common(&wanted)?).await?;
-    let mut room = state.limits.windows_max;
-    let answers: Vec<Stats> = stream::iter(wanted)
-        .map(|wanted| answer(state, wanted, at))
-        .buffered(ASKED_AT_ONCE)
-        .and_then(|stats| std::future::ready(fit(stats, &mut room)))
-        .try_collect()
-        .await?;
-    Ok(json(&answers))
+    let when = common(&wanted)?;
+    let mut moments = Moments::of(state, &when);
+    loop {
+        let at = moments.next().await?;
+        let mut room = state.limits.windows_max;
+        let answers: Result<Vec<Stats>, Missed> = stream::iter(wanted.clone())
+            .map(|wanted| answer(state, wanted, at))
+            .buffered(ASKED_AT_ONCE)
+            .and_then(|stats| std::future::ready(fit(stats, &mut room)))
+            .try_collect()
+            .await;
+        match answers {
+            Ok(answers) => return Ok(json(&answers)),
+            Err(missed) => moments.missed(missed).await?,
+        }
+    }
+}
+
+/// Why there is no answer at a moment.
+enum Missed {
+    /// The index has merged that moment: it holds none before `oldest`.
+    Merged { at: EventTime, oldest: EventTime },
+    /// Another moment would not help.
+    Refused(Problem),
+}
+
+/// The moments that a request is tried at. One that was merged while we were asking, since the frontier leapt, is the
+/// client's affair only if it named that moment; else a newer one is taken.
+struct Moments<'a> {
+    state: &'a State,
+    when: &'a When,
+    tries_left: u32,
+}
+
+impl<'a> Moments<'a> {
+    fn of(state: &'a State, when: &'a When) -> Self {
+        Self { state, when, tries_left: TRIES_MAX }
+    }
+
+    async fn next(&self) -> Result<At, Problem> {
+        choose(self.state, self.when).await
+    }
+
+    /// Ready when there is a newer moment that the index holds; fails if there is to be no other try.
+    async fn missed(&mut self, missed: Missed) -> Result<(), Problem> {
+        let (at, oldest) = match missed {
+            Missed::Refused(problem) => return Err(problem),
+            Missed::Merged { at, oldest } => (at, oldest),
+        };
+        self.tries_left -= 1;
+        if matches!(self.when, When::AsOf(_)) || self.tries_left == 0 {
+            return Err(Problem::gone(at, oldest));
+        }
+        let wait = self.state.limits.after_wait;
+        let newer = tokio::time::timeout(wait, newer(self.state, oldest)).await;
+        newer.map_err(|_elapsed| Problem::gone(at, oldest))?
+    }
+}
+
+/// Waits for an announcement at or behind `oldest`: the index may hear of a frontier before it is announced.
+async fn newer(state: &State, oldest: EventTime) -> Result<(), Problem> {
+    let mut changes = state.queries.changes();
+    let is_there = |state: &State| state.queries.latest().is_some_and(|latest| oldest <= latest.frontier);
+    loop {
+        changes.borrow_and_update();
+        if is_there(state) {
+            return Ok(());
+        }
+        changes.changed().await.map_err(|_closed| ended())?;
+    }
 }
 
 fn check(item: &RawValue) -> Result<Wanted, Problem> {
@@ -169,7 +239,7 @@ fn ended() -> Problem {
     Problem::unavailable("the dataflow has ended")
 }
 
-async fn answer(state: &State, wanted: Wanted, at: At) -> Result<Stats, Problem> {
+async fn answer(state: &State, wanted: Wanted, at: At) -> Result<Stats, Missed> {
     let (first, end) = wanted.minutes();
     let question = Question {
         video_id: wanted.video_id.clone(),
@@ -180,18 +250,18 @@ async fn answer(state: &State, wanted: Wanted, at: At) -> Result<Stats, Problem>
     };
     match state.queries.ask(question).await {
         Some(Answer::Cells(cells)) => Ok(describe(wanted, at, &cells)),
-        Some(Answer::Gone { oldest }) => Err(Problem::gone(at.frontier, oldest)),
-        None => Err(ended()),
+        Some(Answer::Gone { oldest }) => Err(Missed::Merged { at: at.frontier, oldest }),
+        None => Err(Missed::Refused(ended())),
     }
 }
 
 /// Takes an answer's windows from what one response may hold.
-fn fit(stats: Stats, room: &mut usize) -> Result<Stats, Problem> {
+fn fit(stats: Stats, room: &mut usize) -> Result<Stats, Missed> {
     *room = room.checked_sub(stats.series.len()).ok_or_else(|| {
-        Problem::parameter(
+        Missed::Refused(Problem::parameter(
             "granularity",
             "the answer has too many windows: ask for a shorter range or a coarser granularity",
-        )
+        ))
     })?;
     Ok(stats)
 }

@@ -218,6 +218,31 @@ fn history_that_was_merged_in_the_meantime_is_gone() {
     });
 }
 
+/// The frontier had leapt from 0 by more than is retained, between the choice of a moment and the answer: a query that named
+/// no moment was answered with 410.
+#[test]
+fn regression_a_query_that_names_no_moment_takes_a_newer_one_when_its_own_was_merged() {
+    Server::run(|server| async move {
+        tell_history(&server);
+        server.queries.merge_before(5_000);
+        // The index knows of the leap already; it is announced while the query waits.
+        let announced = async {
+            until("the query waits", async || server.queries.waiting() != 0).await;
+            server.queries.announce_at(6_000, 0);
+        };
+        let (reply, ()) = tokio::join!(server.get("/v1/videos/v/stats"), announced);
+        assert_eq!((reply.status, &reply.json()["as_of"]), (200, &json!(6_000)), "{}", reply.head);
+        server.queries.merge_before(7_000);
+        let announced = async {
+            until("the batch waits", async || server.queries.waiting() != 0).await;
+            server.queries.announce_at(8_000, 0);
+        };
+        let (reply, ()) =
+            tokio::join!(server.post("/v1/stats", "", r#"[{"video_id":"v"},{"video_id":"w"}]"#), announced);
+        assert_eq!((reply.status, &reply.json()[1]["as_of"]), (200, &json!(8_000)), "{}", reply.head);
+    });
+}
+
 #[test]
 fn an_answer_has_so_many_windows_and_no_more() {
     let limits = Limits { windows_max: 3, ..Limits::default() };
