@@ -314,8 +314,11 @@ mod tests {
         lane.take(Record { offset, append_time, key: None, payload: payload.as_bytes() });
     }
 
-    /// Times, rows, letters and accounts `(next_offset, clock, read)` of what is closed.
-    fn closed(lane: &mut Lane<Plain>) -> Vec<(EventTime, usize, usize, Option<(u64, Option<EventTime>, u64)>)> {
+    /// An account: next offset, clock, records read.
+    type Closing = (u64, Option<EventTime>, u64);
+
+    /// Times, rows, letters and accounts of what is closed.
+    fn closed(lane: &mut Lane<Plain>) -> Vec<(EventTime, usize, usize, Option<Closing>)> {
         let account = |account: Account| (account.next_offset, account.clock.time(), account.read);
         let of = |(time, parcel): (EventTime, Parcel)| {
             (time, parcel.rows.len(), parcel.refused.len(), parcel.account.map(account))
