@@ -28,6 +28,9 @@ use crate::{
     exit::{Exit, Failure, OrExit as _},
 };
 
+/// How often the folder is listed anew where all that was listed is gone. Each time a whole checkpoint was made meanwhile.
+const TRIES: usize = 10;
+
 /// Lists, shows or verifies.
 pub fn run(settings: Settings, command: &CheckpointCommand) -> Result<(), Failure> {
     let dir = &settings.checkpoint.dir;
@@ -188,12 +191,24 @@ fn parts(manifest: &Manifest) -> Table {
 struct Tried {
     good: usize,
     damaged: usize,
+    gone: usize,
 }
 
 fn verify(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
     let mut store = look_at(dir, Exit::NoCheckpoint)?;
     let mut tried = Tried::default();
-    for (version, manifest) in manifests(&mut store)? {
+    for _ in 0..TRIES {
+        tried = verify_once(&mut store, frontier)?;
+        if !matches!(tried, Tried { good: 0, damaged: 0, gone: 1.. }) {
+            break;
+        }
+    }
+    concluded(&tried, dir, frontier)
+}
+
+fn verify_once(store: &mut CheckpointDir, frontier: Option<EventTime>) -> Result<Tried, Failure> {
+    let mut tried = Tried::default();
+    for (version, manifest) in manifests(store)? {
         match (&manifest, frontier) {
             (Ok(manifest), Some(frontier)) if manifest.frontier != frontier => continue,
             (Err(damage), Some(_)) => {
@@ -202,12 +217,13 @@ fn verify(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
             }
             _ => {}
         }
-        let verdict = match manifest.and_then(|_| plan::load(&mut store, version)) {
+        let verdict = match manifest.and_then(|_| plan::load(store, version)) {
             Ok(loaded) => {
                 tried.good += 1;
                 format!("good     {}", balanced(&loaded))
             }
-            Err(damage) if is_gone(&mut store, version, &damage)? => {
+            Err(damage) if is_gone(store, version, &damage)? => {
+                tried.gone += 1;
                 "gone     newer ones took its place while it was read".to_owned()
             }
             Err(damage) => {
@@ -217,7 +233,7 @@ fn verify(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
         };
         print(&format!("{}  {verdict}\n", name(version)))?;
     }
-    concluded(&tried, dir, frontier)
+    Ok(tried)
 }
 
 fn balanced(loaded: &Loaded) -> String {
@@ -237,13 +253,16 @@ fn balanced(loaded: &Loaded) -> String {
 fn concluded(tried: &Tried, dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
     let dir_shown = dir.display();
     match tried {
-        Tried { good: 0, damaged: 0 } => Err(none(dir, frontier)),
-        Tried { good: 0, damaged } => {
+        Tried { good: 0, damaged: 0, gone: 0 } => Err(none(dir, frontier)),
+        Tried { good: 0, damaged: 0, gone: 1.. } => {
+            Err(anyhow!("the checkpoints in {dir_shown} went faster than they could be read; try again"))?
+        }
+        Tried { good: 0, damaged, .. } => {
             let error = anyhow!("none of the checkpoints in {dir_shown} is good: {damaged} damaged");
             Err(Failure::new(Exit::NoCheckpoint, error))
         }
         Tried { damaged: 0, .. } => Ok(()),
-        Tried { good, damaged } => {
+        Tried { good, damaged, .. } => {
             Err(anyhow!("{damaged} of {} checkpoints in {dir_shown} are damaged", good + damaged))?
         }
     }
@@ -268,17 +287,23 @@ fn none(dir: &Path, frontier: Option<EventTime>) -> Failure {
 /// A manifest that was tried to be read.
 type Read = (Version, Result<Manifest, Damage>);
 
-/// All manifests, newest first, without those that go while they are read.
+/// All manifests, newest first, without those that go while they are read. Where all went, there are newer ones.
 fn manifests(store: &mut CheckpointDir) -> Result<Vec<Read>, Failure> {
     let mut manifests = Vec::new();
-    for version in store.manifests().or_exit(Exit::Failed)?.into_iter().rev() {
-        let manifest = plan::read_manifest(store, version);
-        let gone = match &manifest {
-            Ok(_) => false,
-            Err(damage) => is_gone(store, version, damage)?,
-        };
-        if !gone {
-            manifests.push((version, manifest));
+    for _ in 0..TRIES {
+        let versions = store.manifests().or_exit(Exit::Failed)?;
+        for version in versions.iter().rev() {
+            let manifest = plan::read_manifest(store, *version);
+            let gone = match &manifest {
+                Ok(_) => false,
+                Err(damage) => is_gone(store, *version, damage)?,
+            };
+            if !gone {
+                manifests.push((*version, manifest));
+            }
+        }
+        if versions.is_empty() || !manifests.is_empty() {
+            break;
         }
     }
     Ok(manifests)
@@ -360,6 +385,19 @@ mod tests {
         assert_eq!(utc(1_767_225_600_123), "2026-01-01T00:00:00.123Z");
         assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(utc(u64::MAX), "the end");
+    }
+
+    #[test]
+    fn a_checkpoint_that_went_while_it_was_read_is_not_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = CheckpointDir::open(dir.path()).unwrap();
+        let version = Version { generation: 1, number: 1 };
+        store.commit(version, b"manifest").unwrap();
+        let missing = Damage::Store(StoreError::Missing { name: "a.part".into() });
+        assert!(!is_gone(&mut store, version, &missing).unwrap(), "a part is missing, and the checkpoint is there");
+        store.retain(&[], &[]).unwrap();
+        assert!(is_gone(&mut store, version, &missing).unwrap());
+        assert!(!is_gone(&mut store, version, &Damage::Mixed { name: "a.part".into() }).unwrap());
     }
 
     #[test]
