@@ -148,8 +148,11 @@ struct Batch {
     body: Vec<u8>,
 }
 
+/// Lines that no door takes, with the partition that they are put into.
+type Refused = VecDeque<(u32, Vec<u8>)>;
+
 /// The hostile stream, in batches for each partition; and the lines that no door takes, with a partition for each.
-fn partitioned(rng: &mut ChaCha8Rng) -> (Vec<Vec<Batch>>, VecDeque<(u32, Vec<u8>)>) {
+fn partitioned(rng: &mut ChaCha8Rng) -> (Vec<Vec<Batch>>, Refused) {
     let start_ms = now_ms() - LENGTH_MS;
     let spec = Spec { events: EVENTS, partitions: 1, videos: 300, start_ms, jumps: Jumps::Some, ..Spec::default() };
     let mut streams: Vec<Vec<Vec<u8>>> = vec![Vec::new(); PARTITIONS as usize];

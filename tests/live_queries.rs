@@ -219,7 +219,7 @@ fn a_batch_of_queries_has_one_frontier() {
                 }
             });
         }
-        let granularity = |n: usize| if n / 4 % 2 == 0 { "minute" } else { "all" };
+        let granularity = |n: usize| if n % 8 < 4 { "minute" } else { "all" };
         let batch: Vec<Value> =
             (0..40).map(|n| json!({"video_id": videos[n % 4], "granularity": granularity(n)})).collect();
         let batch = json!(batch).to_string();
