@@ -308,6 +308,27 @@ fn regression_letters_are_published_after_the_checkpoints_were_lost() {
     }
 }
 
+/// The checkpoint after a fallback held the letters that the damaged one had published; the start after it published them
+/// once more.
+#[test]
+fn regression_a_letter_published_before_a_fallback_is_not_published_again() {
+    let mut stage = Stage::new();
+    let server = stage.run().start();
+    stage.send_over_checkpoints(&server, 1);
+    stage.send_and_see(&server, 20);
+    server.stop();
+    let newest = manifests(&stage.data_dir()).pop().unwrap();
+    fs::remove_file(stage.checkpoint_dir().join("parts").join(&newest.parts[0].name)).unwrap();
+    for round in 0..2 {
+        let server = stage.run().start();
+        let truth = Truth::of(&stage.data_dir());
+        server.client.wait_until_visible(&truth.end_offsets(), SOON);
+        server.stop();
+        assert!(0 < truth.outcome.ledger[0].late, "round {round}");
+        truth.assert_letters(&stage.data_dir());
+    }
+}
+
 /// The store kept the rows that only the former meaning had counted.
 #[test]
 fn regression_counted_anew_under_another_meaning_the_store_has_only_what_that_counts() {

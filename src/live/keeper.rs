@@ -175,7 +175,9 @@ impl Keeper {
     }
 
     /// Writes a worker's part and tells the coordinator.
-    fn store(&mut self, cut: WorkerCut, under_way: &mut UnderWay) -> Result<(), Failure> {
+    fn store(&mut self, mut cut: WorkerCut, under_way: &mut UnderWay) -> Result<(), Failure> {
+        // A start publishes what its checkpoint holds, so one must hold no letter that is published already.
+        cut.part.letters.retain(|letter| !self.published.contains(&(letter.partition.0, letter.offset)));
         under_way.since.get_or_insert_with(Instant::now);
         let name = format!("{:020}-{:020}.w{:04}.part", self.identity.generation, cut.number, cut.worker);
         let bytes = cut.part.encode();
@@ -270,7 +272,7 @@ impl Keeper {
 
     /// Rows and letters of a committed checkpoint.
     fn publish(&mut self, version: Version, frontier: EventTime, made: UnderWay) -> Result<(), Failure> {
-        let Self { sink, letters, published, identity, facts, .. } = self;
+        let Self { sink, letters, identity, facts, .. } = self;
         if let Some(sink) = sink.as_mut().filter(|_| self.write_from <= frontier) {
             let claim = Claim { history: identity.history, generation: version.generation, frontier };
             // The claim first: where rows of this frontier may be, a later start must know of it.
@@ -279,8 +281,7 @@ impl Keeper {
                 patiently(facts, || sink.write(version, &cut.rows))?;
             }
         }
-        let all = made.cuts.into_iter().flat_map(|cut| cut.part.letters);
-        let mut news: Vec<_> = all.filter(|letter| !published.remove(&(letter.partition.0, letter.offset))).collect();
+        let mut news: Vec<_> = made.cuts.into_iter().flat_map(|cut| cut.part.letters).collect();
         news.sort_unstable_by_key(|letter| (letter.partition, letter.offset));
         patiently(facts, || letters.publish(version, &news))
     }
