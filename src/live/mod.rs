@@ -294,7 +294,7 @@ async fn serve(
         failure = failed(errors) => return Err(failure),
     }
     tracing::info!("stopping: taking a last checkpoint");
-    // The door first, so that what it has acknowledged is in the last checkpoint's log.
+    // The door first: nothing is acknowledged any more that would only be read at the next start.
     let _ = close.send(());
     served
         .await
