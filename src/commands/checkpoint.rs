@@ -25,6 +25,7 @@ use crate::{
     cli::CheckpointCommand,
     commands::print,
     config::Settings,
+    engine,
     exit::{Exit, Failure, OrExit as _},
 };
 
@@ -324,13 +325,7 @@ fn warn_of_unknown(version: Version, damage: &Damage) {
 
 /// An error with its causes, on one line.
 fn told(damage: &Damage) -> String {
-    let mut text = damage.to_string();
-    let mut error: &dyn std::error::Error = damage;
-    while let Some(cause) = error.source() {
-        text += &format!(": {cause}");
-        error = cause;
-    }
-    text
+    engine::one_line(damage)
 }
 
 fn ledger(manifest: &Manifest) -> Ledger {

@@ -5,7 +5,7 @@ use std::{
         Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use dataflows::{
@@ -56,6 +56,22 @@ impl Timer for Monotonic {
     fn monotonic_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
     }
+}
+
+/// The wall clock, ms since the epoch; one that is set before 1970 counts as 1970.
+pub fn wall_clock_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// An error with its causes on one line.
+pub fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text += &format!(": {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 /// Readers by worker, each taken once.

@@ -31,6 +31,7 @@ use dataflows::{
 
 use super::open::Identity;
 use crate::{
+    engine,
     exit::{Exit, Failure},
     service::CheckpointFacts,
 };
@@ -316,7 +317,7 @@ fn patiently<E: Mendable>(facts: &KeeperFacts, attempt: impl FnMut() -> Result<(
         .retry(backoff)
         .when(|error| !error.is_taken())
         .notify(|error, wait| {
-            let error = chain(error);
+            let error = engine::one_line(error);
             tracing::warn!(%error, ?wait, "state can't be written: trying again");
             facts.set_trouble(Some(error));
         })
@@ -333,15 +334,4 @@ fn patiently<E: Mendable>(facts: &KeeperFacts, attempt: impl FnMut() -> Result<(
 
 fn unwritable(error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     Failure::new(Exit::StateUnwritable, error)
-}
-
-/// An error with its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text += &format!(": {cause}");
-        next = cause.source();
-    }
-    text
 }

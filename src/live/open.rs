@@ -1,12 +1,6 @@
 //! Opening a data folder: whose it is, where to resume, and what a crash left to be written again.
 
-use std::{
-    collections::HashSet,
-    fs,
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashSet, fs, os::unix::fs::DirBuilderExt as _, path::Path};
 
 use anyhow::{Context as _, anyhow};
 use connectors::embedded::{
@@ -75,7 +69,8 @@ pub struct Opened {
 pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Opened, Failure> {
     let dir = &settings.data_dir;
     create(dir)?;
-    let log = Log::open(&dir.join("log"), settings.source.partitions.get(), wall_clock_ms).map_err(log_failure)?;
+    let log =
+        Log::open(&dir.join("log"), settings.source.partitions.get(), engine::wall_clock_ms).map_err(log_failure)?;
     let mut checkpoints = CheckpointDir::open(&settings.checkpoint.dir).or_exit(Exit::StateUnwritable)?;
     let mut sink = match settings.sink {
         SinkKind::Store => Some(Store::open(dir.join("store")).or_exit(Exit::StateUnwritable)?),
@@ -136,11 +131,6 @@ fn create(dir: &Path) -> Result<(), Failure> {
         .create(dir)
         .with_context(|| format!("creating the data folder {}", dir.display()))
         .or_exit(Exit::StateUnwritable)
-}
-
-fn wall_clock_ms() -> u64 {
-    // A clock before 1970 counts as 1970: append times never go back anyway.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 fn fresh_history() -> Result<u128, Failure> {

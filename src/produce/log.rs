@@ -1,6 +1,6 @@
 //! Lines into the embedded log of a data folder that no process is using: history for a first start, or load without HTTP.
 
-use std::{path::Path, sync::mpsc, time::SystemTime};
+use std::{path::Path, sync::mpsc};
 
 use anyhow::{Context as _, anyhow};
 use connectors::{
@@ -11,6 +11,7 @@ use connectors::{
 use super::{Line, Target};
 use crate::{
     commands::replay::log_failure,
+    engine,
     exit::{Exit, Failure},
 };
 
@@ -44,9 +45,7 @@ impl LogTarget {
             Err(LogError::Missing { .. }) => partitions,
             Err(error) => return Err(log_failure(error)),
         };
-        let now_ms =
-            || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        let log = Log::open(dir, partitions, now_ms).map_err(log_failure)?;
+        let log = Log::open(dir, partitions, engine::wall_clock_ms).map_err(log_failure)?;
         let appender = log.appender();
         let batch = Vec::with_capacity(BATCH);
         let (tell, told) = mpsc::channel();
