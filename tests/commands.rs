@@ -95,8 +95,13 @@ impl Fixture {
         let (part, version) = (part().encode(), Version { generation: 1, number });
         store.put_part(&part_name(number), &part).unwrap();
         let row = Row { event_ids: vec!["far".into()], least: START + 9_000_000 };
-        let state =
-            |clock, ledger: Ledger| PartitionState { next_offset: ledger.read + 100, clock, ended: false, ledger };
+        let state = |clock, ledger: Ledger| PartitionState {
+            next_offset: ledger.read + 100,
+            tail: None,
+            clock,
+            ended: false,
+            ledger,
+        };
         let partitions = [
             (PartitionId(0), state(Clock::restore(Some(START + 5), Some(row)), ledger)),
             (PartitionId(1), state(Clock::default(), Ledger::default())),
@@ -143,7 +148,15 @@ fn part() -> PartState {
 
 fn letter(offset: u64, reason: Reason, payload: &[u8]) -> DeadLetter {
     let payload = payload.to_vec();
-    DeadLetter { partition: PartitionId(0), offset, reason, append_time: Some(START), key: None, payload }
+    DeadLetter {
+        partition: PartitionId(0),
+        offset,
+        reason,
+        append_time: Some(START),
+        key: None,
+        headers: Vec::new(),
+        payload,
+    }
 }
 
 /// Flips one bit.

@@ -205,7 +205,7 @@ impl PartitionReader for FileReader {
             if line.is_blank {
                 continue;
             }
-            if visit(Record { offset, append_time: None, key: None, payload: line.bytes }).is_break() {
+            if visit(Record { offset, append_time: None, key: None, headers: None, payload: line.bytes }).is_break() {
                 break;
             }
         }

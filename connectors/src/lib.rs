@@ -3,5 +3,6 @@
 pub mod embedded;
 pub mod files;
 pub mod json;
+pub mod letter;
 pub mod memory;
 pub mod partition;

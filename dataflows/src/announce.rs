@@ -19,7 +19,7 @@ use crate::{
     dedup,
     ledger::Ledger,
     parcel::Account,
-    port::PartitionId,
+    port::{PartitionId, Tail},
     rules::Rules,
     time::{END_OF_TIME, EventTime, Minute},
 };
@@ -62,6 +62,8 @@ impl News {
 pub struct PartitionState {
     /// The offset behind the last record before the frontier.
     pub next_offset: u64,
+    /// That record, where the log could be replaced behind our back.
+    pub tail: Option<Tail>,
     /// Its clock, with the row of events beyond its reach.
     pub clock: Clock,
     /// Whether it has ended for good.
@@ -83,6 +85,7 @@ impl Partitions {
         state.ledger.late += news.late;
         if let Some(account) = news.account {
             state.next_offset = account.next_offset;
+            state.tail = account.tail.or(state.tail);
             state.clock = account.clock;
             state.ended = account.ended;
             state.ledger.read += account.read;
@@ -92,10 +95,10 @@ impl Partitions {
         }
     }
 
-    /// The partition with the least clock among those that have not ended, and that clock: `None` where one has none yet.
+    /// The partition with the least clock (or floor) among those that have not ended, and that clock: `None` where one has none yet.
     fn slowest(&self) -> Option<(PartitionId, Option<EventTime>)> {
         let open = self.0.iter().filter(|(_, state)| !state.ended);
-        open.map(|(partition, state)| (*partition, state.clock.time())).min_by_key(|(_, clock)| *clock)
+        open.map(|(partition, state)| (*partition, state.clock.judging())).min_by_key(|(_, clock)| *clock)
     }
 
     /// What is final: the least clock less the lateness. 0 before each partition has a clock.

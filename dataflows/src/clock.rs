@@ -6,6 +6,9 @@
 //!
 //! Late means `timestamp < clock - lateness` here, whatever the verdict: such a repeat is called a duplicate, yet it
 //! leaves clock and row alone, so that the clock follows from the partition's log and never from remembered ids.
+//!
+//! A partition that was added later has a floor: the least clock of the others at the moment when it joined. It judges as
+//! if its clock stood there until it has gone past it, so what is final stays so, and what is forgotten counts once.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +22,7 @@ pub const JUMP_IDS: usize = 16;
 pub struct Clock {
     time: Option<EventTime>,
     row: Option<Row>,
+    floor: Option<EventTime>,
 }
 
 /// Events beyond reach, in a row: their distinct ids, fewer than [`JUMP_IDS`], and their least timestamp.
@@ -33,7 +37,23 @@ pub struct Row {
 impl Clock {
     /// A clock as it was saved.
     pub fn restore(time: Option<EventTime>, row: Option<Row>) -> Self {
-        Self { time, row }
+        Self { time, row, floor: None }
+    }
+
+    /// The same clock in a partition that joined when the least clock of the others was `floor`.
+    pub fn with_floor(self, floor: Option<EventTime>) -> Self {
+        Self { floor, ..self }
+    }
+
+    /// The least clock of the other partitions when this one joined them.
+    pub fn floor(&self) -> Option<EventTime> {
+        self.floor
+    }
+
+    /// The time that records are judged by: the clock's, or the floor while that is greater.
+    #[inline]
+    pub fn judging(&self) -> Option<EventTime> {
+        self.time.max(self.floor)
     }
 
     /// The clock's time; `None` before the first event.
@@ -50,7 +70,12 @@ impl Clock {
     /// Whether an event is late by this clock, which has not seen it yet.
     #[inline]
     pub fn is_late(&self, event_time: EventTime, lateness_ms: u64) -> bool {
-        self.time.is_some_and(|time| event_time.saturating_add(lateness_ms) < time)
+        self.judging().is_some_and(|time| event_time.saturating_add(lateness_ms) < time)
+    }
+
+    /// Whether a late event is late only by the floor.
+    pub fn is_behind(&self, event_time: EventTime, lateness_ms: u64) -> bool {
+        self.time.is_none_or(|time| time <= event_time.saturating_add(lateness_ms))
     }
 
     /// Lets a well-formed event that is neither late nor future move the clock.

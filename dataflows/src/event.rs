@@ -80,6 +80,8 @@ pub enum Reason {
     Future,
     /// Its timestamp lies more than `lateness` before its partition's clock.
     Late,
+    /// Late as well: its partition was added later, and its timestamp lies behind the watermark of that moment.
+    Behind,
 }
 
 impl Reason {
@@ -92,7 +94,7 @@ impl Reason {
             Reason::Oversize => "oversize",
             Reason::Malformed(_) => "malformed",
             Reason::Future => "future",
-            Reason::Late => "late",
+            Reason::Late | Reason::Behind => "late",
         }
     }
 
@@ -103,6 +105,7 @@ impl Reason {
             Reason::Malformed(cause) => cause.as_str(),
             Reason::Future => "max_future",
             Reason::Late => "lateness",
+            Reason::Behind => "behind",
         }
     }
 }

@@ -148,5 +148,11 @@ fn board(start: &Start) -> Board {
 fn lane_start(start: &Start, reader: &dyn PartitionReader) -> LaneStart {
     let partition = reader.partition();
     let state = start.partitions.0.get(&partition).cloned().unwrap_or_default();
-    LaneStart { partition, next_offset: state.next_offset, clock: state.clock, time: start.frontier }
+    LaneStart {
+        partition,
+        next_offset: state.next_offset,
+        clock: state.clock,
+        time: start.frontier,
+        keeps_tail: reader.keeps_tail(),
+    }
 }

@@ -13,7 +13,7 @@ use crate::{
     identity::IdKey,
     letter::{DeadLetter, LETTER_BYTES_MAX},
     parcel::{Account, Naming, Parcel, Row},
-    port::{Decode, PartitionId, Record},
+    port::{Decode, PartitionId, Record, Tail},
     rules::Rules,
     series::SeriesTable,
     time::{EventTime, Minute, floor_to},
@@ -49,6 +49,7 @@ pub struct Lane<D> {
     incarnation: u32,
     open: Vec<Parcel>,
     account: Account,
+    keeps_tail: bool,
     closed: VecDeque<(EventTime, Parcel)>,
     over: bool,
 }
@@ -73,6 +74,8 @@ pub struct LaneStart {
     pub clock: Clock,
     /// The frontier to resume from.
     pub time: EventTime,
+    /// Whether accounts say what the last record was.
+    pub keeps_tail: bool,
 }
 
 impl<D: Decode> Lane<D> {
@@ -81,6 +84,7 @@ impl<D: Decode> Lane<D> {
         let clock = start.clock;
         let account = Account {
             next_offset: start.next_offset,
+            tail: None,
             clock: clock.clone(),
             ended: false,
             read: 0,
@@ -103,6 +107,7 @@ impl<D: Decode> Lane<D> {
             incarnation: 0,
             open: (0..peers).map(|to| Parcel::new(to as u32, start.partition, 0)).collect(),
             account,
+            keeps_tail: start.keeps_tail,
             closed: VecDeque::new(),
             over: false,
         }
@@ -135,8 +140,16 @@ impl<D: Decode> Lane<D> {
         self.in_step += 1;
         if record.payload.len() > RECORD_BYTES_MAX {
             self.account.oversize += 1;
-            return self.refuse(record, Reason::Oversize);
+            self.refuse(record, Reason::Oversize);
+        } else {
+            self.judge(record);
         }
+        if self.keeps_tail {
+            self.account.tail = Some(Tail::of(&record));
+        }
+    }
+
+    fn judge(&mut self, record: Record<'_>) {
         let decode = self.decode.clone();
         match decode.decode(record.payload) {
             Err(cause) => self.malformed(record, cause),
@@ -177,6 +190,7 @@ impl<D: Decode> Lane<D> {
             reason,
             append_time: record.append_time,
             key: record.key.map(<[u8]>::to_vec),
+            headers: record.headers.map_or_else(Vec::new, |headers| headers.list()),
             payload: record.payload[..kept].to_vec(),
         }
     }
@@ -186,12 +200,14 @@ impl<D: Decode> Lane<D> {
         if !late {
             self.clock.observe(&event.event_id, event.event_time, &self.rules);
         }
-        let clock = self.clock.time().expect("the first event sets the clock");
+        // None only while all events of a partition that was added later are behind.
+        let clock = self.clock.time().unwrap_or(0);
         let step_ms = if self.in_step < STEP_RECORDS { self.step_ms } else { self.rules.tick_ms };
         self.advance_to(floor_to(clock, step_ms), record.offset);
+        let judging = self.clock.judging().unwrap_or(0);
         let (series, new) = self.names.intern(&event.video_id, &event.event_type);
         let owner = self.names.name(series).group.owner(self.peers);
-        let late_letter = late.then(|| self.letter(record, Reason::Late));
+        let late_letter = late.then(|| self.letter(record, self.late_reason(event.event_time)));
         let parcel = &mut self.open[owner];
         if new {
             let (video_id, event_type) = (event.video_id.to_string(), event.event_type.to_string());
@@ -201,13 +217,17 @@ impl<D: Decode> Lane<D> {
             id: self.key.identify(&event.video_id, &event.event_id),
             series,
             minute: Minute::of(event.event_time),
-            first_remembered: dedup::first_remembered(clock, self.rules.remember_ms),
+            first_remembered: dedup::first_remembered(judging, self.rules.remember_ms),
             late,
         });
         parcel.late.extend(late_letter);
         if parcel.rows.len() == PARCEL_ROWS || parcel.late.len() == PARCEL_LETTERS {
             self.close(owner);
         }
+    }
+
+    fn late_reason(&self, event_time: EventTime) -> Reason {
+        if self.clock.is_behind(event_time, self.rules.lateness_ms) { Reason::Behind } else { Reason::Late }
     }
 
     /// Closes the present step before the record at `offset` (already in the account) if the time moves.
@@ -306,12 +326,13 @@ mod tests {
     }
 
     fn lane(time: EventTime) -> Lane<Plain> {
-        let start = LaneStart { partition: PartitionId(0), next_offset: 0, clock: Clock::default(), time };
+        let start =
+            LaneStart { partition: PartitionId(0), next_offset: 0, clock: Clock::default(), time, keeps_tail: false };
         Lane::new(Plain, Rules::default(), IdKey([1, 2]), start, 0, 1)
     }
 
     fn take(lane: &mut Lane<Plain>, offset: u64, append_time: Option<EventTime>, payload: &str) {
-        lane.take(Record { offset, append_time, key: None, payload: payload.as_bytes() });
+        lane.take(Record { offset, append_time, key: None, headers: None, payload: payload.as_bytes() });
     }
 
     /// An account: next offset, clock, records read.

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{event::Reason, port::PartitionId, time::EventTime};
+use crate::{
+    event::Reason,
+    port::{Header, PartitionId},
+    time::EventTime,
+};
 
 /// A refused record. It stays in the checkpoint until it is published, so that none is lost and none comes twice.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -17,6 +21,8 @@ pub struct DeadLetter {
     pub append_time: Option<EventTime>,
     /// The record's key, if it had one.
     pub key: Option<Vec<u8>>,
+    /// The record's headers.
+    pub headers: Vec<Header>,
     /// The record as read; an oversize one is cut to [`LETTER_BYTES_MAX`].
     pub payload: Vec<u8>,
 }

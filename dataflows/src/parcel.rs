@@ -2,7 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Clock, identity::EventKey, letter::DeadLetter, port::PartitionId, series::SeriesNo, time::Minute};
+use crate::{
+    clock::Clock,
+    identity::EventKey,
+    letter::DeadLetter,
+    port::{PartitionId, Tail},
+    series::SeriesNo,
+    time::Minute,
+};
 
 /// One well-formed event that is not future, 32 bytes.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +42,8 @@ pub struct Naming {
 pub struct Account {
     /// The offset behind the last record read.
     pub next_offset: u64,
+    /// That record, where the log could be replaced behind our back.
+    pub tail: Option<Tail>,
     /// The clock with all of them in.
     pub clock: Clock,
     /// Whether nothing will follow.

@@ -1,6 +1,6 @@
 //! What the outside implements: inputs, formats, stores and sinks, as traits with their guarantees.
 
-use std::ops::ControlFlow;
+use std::{collections::HashSet, fmt, ops::ControlFlow};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,42 @@ pub struct Record<'a> {
     pub append_time: Option<EventTime>,
     /// Its key, if the log keeps one.
     pub key: Option<&'a [u8]>,
+    /// Its headers, if the log keeps any.
+    pub headers: Option<&'a dyn Headers>,
     /// Its bytes.
     pub payload: &'a [u8],
+}
+
+/// One header of a record: its name, and its value if it has one.
+pub type Header = (String, Option<Vec<u8>>);
+
+/// A record's headers, asked for only where a record is refused.
+pub trait Headers {
+    /// All of them, in order.
+    fn list(&self) -> Vec<Header>;
+}
+
+impl fmt::Debug for dyn Headers + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.list().iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// The last record before a cut of a partition: enough to tell whether the log still holds the same one there.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// Its offset.
+    pub offset: u64,
+    /// XXH3-64 of its payload, with its append time as the seed.
+    pub hash: u64,
+}
+
+impl Tail {
+    /// Describes a record.
+    pub fn of(record: &Record<'_>) -> Self {
+        let hash = xxhash_rust::xxh3::xxh3_64_with_seed(record.payload, record.append_time.unwrap_or(0));
+        Self { offset: record.offset, hash }
+    }
 }
 
 /// Where a read left its partition.
@@ -37,13 +71,15 @@ pub enum Reached {
     More,
     /// The present end: more may be appended.
     End,
+    /// Nothing is here now, which is no proof of an end: the log can't be asked, or has not answered yet.
+    Waiting,
     /// The end for good: nothing will ever follow.
     Finished,
 }
 
 /// Reads one partition in order.
 ///
-/// * Never blocks: what is not there yet is [`Reached::End`].
+/// * Never blocks: what is not there yet is [`Reached::End`] or [`Reached::Waiting`]; the latter while the log is away.
 /// * Each record is visited once, in offset order, from the offset that the reader was opened at.
 /// * A record whose visit breaks counts as visited; the next read goes on behind it.
 /// * One read visits a bounded number of records (about a thousand).
@@ -53,6 +89,11 @@ pub trait PartitionReader {
 
     /// The offset that the next visited record will have at the least.
     fn next_offset(&self) -> u64;
+
+    /// Whether the log could be replaced behind our back, so that checkpoints keep the [`Tail`] of what was read.
+    fn keeps_tail(&self) -> bool {
+        false
+    }
 
     /// Visits the next records until `visit` breaks or the batch is full.
     fn read(&mut self, visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError>;
@@ -161,11 +202,15 @@ pub trait CountSink: Send {
     /// Who owns the table, or `None` where nobody has claimed it yet.
     fn claim(&mut self) -> Result<Option<Claim>, SinkError>;
 
-    /// Takes the table over, or notes how far it has got. Durable when `Ok`.
+    /// Takes the table over, or notes how far it has got. Durable when `Ok`; [`SinkError::Fenced`] where the claim of a
+    /// greater generation is there.
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError>;
 
     /// Writes rows under a version.
     fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError>;
+
+    /// Removes the claim and all rows.
+    fn clear(&mut self) -> Result<(), SinkError>;
 }
 
 /// Where dead letters go.
@@ -173,6 +218,12 @@ pub trait CountSink: Send {
 /// * Once: a version that was published before is skipped whole.
 /// * `Ok` means durable; after `Err` the caller publishes the same letters under the same version again.
 pub trait LetterSink: Send {
+    /// The newest version that was published: one that is not greater would be taken for it, and skipped.
+    fn newest(&mut self) -> Result<Option<Version>, SinkError>;
+
+    /// The places of all records whose letters are published.
+    fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError>;
+
     /// Publishes the letters of one checkpoint, all or none.
     fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError>;
 }
@@ -191,6 +242,14 @@ pub enum SinkError {
         /// Why.
         #[source]
         cause: BoxError,
+    },
+    /// Another owner has taken it over: this one is a zombie and must end.
+    #[error("{sink} belongs to another owner now: {what}")]
+    Fenced {
+        /// Which sink.
+        sink: String,
+        /// Who owns it.
+        what: String,
     },
     /// No answer, or one that leaves open what happened. Safe to repeat, by contract.
     #[error("{sink} did not take {what}")]

@@ -119,6 +119,7 @@ impl<D: Decode> Ward<D> {
                     self.at_end_ms = Some(now_ms);
                     self.lane.set_coarse(false);
                 }
+                Ok(Reached::Waiting) => {}
                 Ok(Reached::Finished) => {
                     self.lane.end(reading.ended);
                     hub.stand(self.lane.partition(), Standing { ended: true, ..self.standing(true) });

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use connectors::embedded::letters::{self, Letter, LetterError, Letters};
+use connectors::{
+    embedded::letters::{self, LetterError, Letters},
+    letter::Letter,
+};
 use dataflows::event::Reason;
 
 use crate::{
@@ -107,7 +110,7 @@ impl Unread {
 
 #[cfg(test)]
 mod tests {
-    use connectors::embedded::letters::Source;
+    use connectors::letter::Source;
 
     use super::*;
 
@@ -120,7 +123,7 @@ mod tests {
             received_at: None,
             key: None,
             key_base64: None,
-            headers: serde_json::Value::Null,
+            headers: Vec::new(),
             payload: Some("\u{1b}[2J \u{9b}2J \u{202e}\u{1F600}\u{7f}".into()),
             payload_base64: None,
         };

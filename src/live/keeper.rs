@@ -23,7 +23,7 @@ use dataflows::{
         plan,
     },
     control::{Mailbox, Message, Outcome},
-    port::{CheckpointStore as _, Claim, CountSink as _, LetterSink as _, StoreError, Version},
+    port::{CheckpointStore as _, Claim, CountSink as _, LetterSink as _, SinkError, StoreError, Version},
     rules::Rules,
     tally::WorkerCut,
     time::EventTime,
@@ -299,9 +299,9 @@ impl Mendable for StoreError {
     }
 }
 
-impl Mendable for dataflows::port::SinkError {
+impl Mendable for SinkError {
     fn is_taken(&self) -> bool {
-        false
+        matches!(self, SinkError::Fenced { .. })
     }
 }
 

@@ -87,8 +87,10 @@ pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Open
     let published_last = letters.newest().or_exit(Exit::StateUnwritable)?.unwrap_or_default();
     let above = claim.as_ref().map_or(0, |claim| claim.generation).max(published_last.generation);
     let generation = checkpoints.claim_generation(above).or_exit(Exit::StateUnwritable)?;
-    if from_start && claim.take().is_some() {
-        sink = sink.map(|sink| emptied(sink, &dir.join("store"))).transpose()?;
+    if let Some(sink) = sink.as_mut().filter(|_| from_start && claim.take().is_some()) {
+        // What is counted anew may lack windows that it holds, if the log or the meaning of the counts has changed. A
+        // crash from here on leaves either a checkpoint, whose rows are then all written, or none.
+        sink.clear().or_exit(Exit::StateUnwritable)?;
     }
     let newest = checkpoints.manifests().or_exit(Exit::StateUnwritable)?.last().map_or(0, |newest| newest.number);
     let identity = |history, key| Identity { history, log: log.id(), key, meaning, generation };
@@ -221,22 +223,6 @@ fn owned(claim: Option<&Claim>, history: u128, frontier: EventTime) -> Result<Ev
         }
         _ => Ok(0),
     }
-}
-
-/// An empty store in place of this one: what is counted anew may lack windows that it holds, if the log or the meaning of
-/// the counts has changed. A crash from here on leaves either a checkpoint, whose rows are then all written, or none.
-fn emptied(store: Store, dir: &Path) -> Result<Store, Failure> {
-    drop(store);
-    let old = dir.with_extension("old");
-    let replace = || {
-        if old.try_exists()? {
-            fs::remove_dir_all(&old)?;
-        }
-        fs::rename(dir, &old)?;
-        fs::remove_dir_all(&old)
-    };
-    replace().with_context(|| format!("emptying the store {}", dir.display())).or_exit(Exit::StateUnwritable)?;
-    Store::open(dir).or_exit(Exit::StateUnwritable)
 }
 
 /// Which rows of a checkpoint are written at a start.

@@ -5,100 +5,22 @@
 //! operator may move old files away, but not the newest, whose letters the next start may publish again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::File,
     io::{self, BufRead, BufReader, Lines},
     path::{Path, PathBuf},
     vec,
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use dataflows::{
     letter::DeadLetter,
-    port::{LetterSink, SinkError, Version},
-    time::EventTime,
+    port::{LetterSink, PartitionId, SinkError, Version},
 };
-use serde::{Deserialize, Serialize};
 
 use super::checkpoints::file;
-
-/// What the embedded log is called where Kafka has a topic's name.
-pub const LOG_TOPIC: &str = "log";
+use crate::letter::{LOG_TOPIC, Letter};
 
 const SUFFIX: &str = ".jsonl";
-
-/// One dead letter in its public form.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Letter {
-    /// `malformed`, `late`, `future` or `oversize`.
-    pub reason: String,
-    /// One word more about it.
-    pub detail: String,
-    /// Where the record is.
-    pub source: Source,
-    /// When the log received it, epoch ms, if the log says so.
-    pub received_at: Option<EventTime>,
-    /// The record's key, if it had one that is UTF-8.
-    pub key: Option<String>,
-    /// The key, if it is not UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_base64: Option<String>,
-    /// The record's headers; the embedded log has none.
-    #[serde(default)]
-    pub headers: serde_json::Value,
-    /// The record, if it is UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<String>,
-    /// The record, if it is not UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload_base64: Option<String>,
-}
-
-/// The place of a record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
-    /// The topic, or [`LOG_TOPIC`].
-    pub topic: String,
-    /// The partition, from 0.
-    pub partition: u32,
-    /// The offset in it.
-    pub offset: u64,
-}
-
-impl Letter {
-    /// The public form of a letter from this topic.
-    pub fn new(topic: &str, letter: &DeadLetter) -> Self {
-        let (key, key_base64) = letter.key.as_deref().map_or((None, None), text_or_base64);
-        let (payload, payload_base64) = text_or_base64(&letter.payload);
-        Self {
-            reason: letter.reason.as_str().to_owned(),
-            detail: letter.reason.detail().to_owned(),
-            source: Source { topic: topic.to_owned(), partition: letter.partition.0, offset: letter.offset },
-            received_at: letter.append_time,
-            key,
-            key_base64,
-            headers: serde_json::Value::Null,
-            payload,
-            payload_base64,
-        }
-    }
-
-    /// The record's bytes, however they are carried; `None` if they are not.
-    pub fn payload_bytes(&self) -> Option<Vec<u8>> {
-        match (&self.payload, &self.payload_base64) {
-            (Some(text), _) => Some(text.clone().into_bytes()),
-            (None, Some(base64)) => BASE64_STANDARD.decode(base64).ok(),
-            (None, None) => None,
-        }
-    }
-}
-
-fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(BASE64_STANDARD.encode(bytes))),
-    }
-}
 
 /// A [`LetterSink`] on a directory, made 0700, its files 0600.
 #[derive(Clone, Debug)]
@@ -121,15 +43,24 @@ impl LetterDir {
         prepare().map_err(|cause| sink_error(&dir, cause))?;
         Ok(Self { dir })
     }
-
-    /// The newest version that was published: one that is not greater would be taken for it, and skipped.
-    pub fn newest(&self) -> Result<Option<Version>, SinkError> {
-        let names = file::names(&self.dir).map_err(|cause| sink_error(&self.dir, cause))?;
-        Ok(names.iter().filter_map(|name| version_of(name)).max())
-    }
 }
 
 impl LetterSink for LetterDir {
+    fn newest(&mut self) -> Result<Option<Version>, SinkError> {
+        let names = file::names(&self.dir).map_err(|cause| sink_error(&self.dir, cause))?;
+        Ok(names.iter().filter_map(|name| version_of(name)).max())
+    }
+
+    fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError> {
+        let unreadable = |cause: LetterError| SinkError::Unanswered {
+            sink: "dead letters".to_owned(),
+            what: "a read of what is published".to_owned(),
+            cause: Box::new(cause),
+        };
+        let letters = read(&self.dir, None, None).map_err(unreadable)?;
+        letters.map(|letter| letter.map(|letter| letter.source.place()).map_err(unreadable)).collect()
+    }
+
     fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
         if letters.is_empty() {
             return Ok(());

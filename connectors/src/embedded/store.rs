@@ -192,6 +192,21 @@ impl Store {
         Ok(())
     }
 
+    /// Moved away first: a crash leaves either all files or none.
+    fn remove_files(&self) -> Result<(), Error> {
+        let dir = &self.shared.dir;
+        let old = dir.with_extension("old");
+        *self.shared.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let replace = || {
+            if old.try_exists()? {
+                std::fs::remove_dir_all(&old)?;
+            }
+            std::fs::rename(dir, &old)?;
+            std::fs::remove_dir_all(&old)
+        };
+        replace().map_err(|cause| Error::Unusable { dir: dir.clone(), cause })
+    }
+
     fn failed(&self, cause: fjall::Error) -> Error {
         Error::Failed { dir: self.shared.dir.clone(), cause }
     }
@@ -248,6 +263,10 @@ impl CountSink for Store {
     }
 
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
+        if let Some(there) = self.claim()?.filter(|there| claim.generation < there.generation) {
+            let what = format!("generation {} has claimed it", there.generation);
+            return Err(SinkError::Fenced { sink: self.shared.dir.display().to_string(), what });
+        }
         let done = self.written(|opened, _| {
             opened.claim.insert(CLAIM_KEY, layout::claim_bytes(claim)).map_err(|cause| self.failed(cause))?;
             opened.database.persist(PersistMode::SyncAll).map_err(|cause| self.failed(cause))
@@ -278,6 +297,14 @@ impl CountSink for Store {
             opened.database.persist(PersistMode::SyncAll).map_err(|cause| self.failed(cause))
         });
         done.map_err(|cause| self.unanswered(format!("{} rows", rows.len()), cause))
+    }
+
+    fn clear(&mut self) -> Result<(), SinkError> {
+        let mut writer = self.writer();
+        let done = self.remove_files().and_then(|()| self.reopen(&mut writer));
+        writer.is_broken = done.is_err();
+        drop(writer);
+        done.map_err(|cause| self.unanswered("to be emptied".to_owned(), cause))
     }
 }
 

@@ -1,13 +1,13 @@
 //! The in-memory twin of the dead-letter sinks.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use dataflows::{
     letter::DeadLetter,
-    port::{LetterSink, SinkError, Version},
+    port::{LetterSink, PartitionId, SinkError, Version},
 };
 
 /// Dead letters in memory.
@@ -35,9 +35,17 @@ impl MemoryLetters {
 }
 
 impl LetterSink for MemoryLetters {
+    fn newest(&mut self) -> Result<Option<Version>, SinkError> {
+        Ok(MemoryLetters::published(self).keys().next_back().copied())
+    }
+
+    fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError> {
+        Ok(self.letters().iter().map(|letter| (letter.partition, letter.offset)).collect())
+    }
+
     fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
         if !letters.is_empty() {
-            self.published().entry(version).or_insert_with(|| letters.to_vec());
+            MemoryLetters::published(self).entry(version).or_insert_with(|| letters.to_vec());
         }
         Ok(())
     }
@@ -45,10 +53,7 @@ impl LetterSink for MemoryLetters {
 
 #[cfg(test)]
 mod tests {
-    use dataflows::{
-        port::PartitionId,
-        testkit::{Faulty, Retrying, letter_contract},
-    };
+    use dataflows::testkit::{Faulty, Retrying, letter_contract};
 
     use super::*;
 

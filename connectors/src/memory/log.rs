@@ -87,7 +87,7 @@ impl PartitionReader for MemoryReader {
         for Row { append_time, key, payload } in unread {
             let offset = self.next_offset;
             self.next_offset += 1;
-            let record = Record { offset, append_time: *append_time, key: key.as_deref(), payload };
+            let record = Record { offset, append_time: *append_time, key: key.as_deref(), headers: None, payload };
             if visit(record).is_break() {
                 break;
             }

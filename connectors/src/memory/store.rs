@@ -49,7 +49,17 @@ impl CountSink for MemorySink {
     }
 
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
-        self.state().claim = Some(claim.clone());
+        let mut state = self.state();
+        if let Some(there) = state.claim.as_ref().filter(|there| claim.generation < there.generation) {
+            let what = format!("generation {} has claimed it", there.generation);
+            return Err(SinkError::Fenced { sink: "memory".to_owned(), what });
+        }
+        state.claim = Some(claim.clone());
+        Ok(())
+    }
+
+    fn clear(&mut self) -> Result<(), SinkError> {
+        *self.state() = SinkState::default();
         Ok(())
     }
 
@@ -104,6 +114,9 @@ mod tests {
                 row.count += self.0.state().rows.get(&key).map_or(0, |(_, stored)| stored.count);
             }
             self.0.write(version, &sums)
+        }
+        fn clear(&mut self) -> Result<(), SinkError> {
+            self.0.clear()
         }
     }
 

@@ -24,7 +24,7 @@
 //! A reader skips no section that it doesn't know: an unknown kind is an error, since it may hold counts.
 
 /// The version of the format that is written.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"TIDEMARK";
 const HEADER_BYTES: usize = 16;

@@ -9,7 +9,7 @@ use crate::{
     clock::{Clock, Row},
     identity::IdKey,
     ledger::Ledger,
-    port::{PartitionId, Version},
+    port::{PartitionId, Tail, Version},
     rules::Rules,
     time::EventTime,
 };
@@ -206,6 +206,8 @@ fn put_partition(partition: PartitionId, state: &PartitionState) -> Vec<u8> {
     for id in ids {
         fields.bytes(id.as_bytes());
     }
+    fields.maybe(state.clock.floor()).maybe(state.tail.map(|tail| tail.offset));
+    fields.long(state.tail.map_or(0, |tail| tail.hash));
     let Ledger { read, counted, duplicate, late, future, malformed, oversize } = state.ledger;
     fields.word(u32::from(state.ended)).long(read).long(counted).long(duplicate).long(late);
     fields.long(future).long(malformed).long(oversize);
@@ -220,7 +222,9 @@ fn take_partition(payload: &[u8]) -> Option<(PartitionId, PartitionState)> {
     for _ in 0..fields.word()? {
         event_ids.push(fields.text()?.to_owned());
     }
-    let clock = Clock::restore(time, least.map(|least| Row { event_ids, least }));
+    let clock = Clock::restore(time, least.map(|least| Row { event_ids, least })).with_floor(fields.maybe()?);
+    let (offset, hash) = (fields.maybe()?, fields.long()?);
+    let tail = offset.map(|offset| Tail { offset, hash });
     let ended = fields.word()? == 1;
     let ledger = Ledger {
         read: fields.long()?,
@@ -231,7 +235,7 @@ fn take_partition(payload: &[u8]) -> Option<(PartitionId, PartitionState)> {
         malformed: fields.long()?,
         oversize: fields.long()?,
     };
-    fields.is_done().then_some((partition, PartitionState { next_offset, clock, ended, ledger }))
+    fields.is_done().then_some((partition, PartitionState { next_offset, tail, clock, ended, ledger }))
 }
 
 fn take_part(payload: &[u8]) -> Option<PartInfo> {
@@ -249,6 +253,7 @@ mod tests {
         let row = Row { event_ids: vec!["a".into(), "\u{e9}".into()], least: 9 };
         let state = |clock| PartitionState {
             next_offset: 17,
+            tail: Some(Tail { offset: 16, hash: u64::MAX }),
             clock,
             ended: false,
             ledger: Ledger { read: 3, counted: 1, late: 2, ..Ledger::default() },
@@ -264,7 +269,7 @@ mod tests {
             meaning: Meaning::of(&Rules::default()),
             partitions: Partitions(
                 [
-                    (PartitionId(0), state(Clock::restore(Some(5), Some(row)))),
+                    (PartitionId(0), state(Clock::restore(Some(5), Some(row)).with_floor(Some(4)))),
                     (PartitionId(4), state(Clock::default())),
                 ]
                 .into(),

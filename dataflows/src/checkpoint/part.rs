@@ -140,7 +140,7 @@ fn cells(payload: &[u8], names: usize) -> Option<Vec<CellState>> {
 }
 
 /// A letter: partition 4, offset 8, reason 4, cause 4, append time 1 or 9, has a key 1 or 9 (its length), key and
-/// payload each length 4 and bytes.
+/// payload each length 4 and bytes, number of headers 4, and per header its name, has a value 1 or 9 (its length), value.
 fn put_letter(fields: &mut Fields, letter: &DeadLetter) {
     let (reason, cause) = match letter.reason {
         Reason::Oversize => (0, 0),
@@ -149,10 +149,25 @@ fn put_letter(fields: &mut Fields, letter: &DeadLetter) {
         }
         Reason::Future => (2, 0),
         Reason::Late => (3, 0),
+        Reason::Behind => (4, 0),
     };
     let key = letter.key.as_deref();
     fields.word(letter.partition.0).long(letter.offset).word(reason).word(cause as u32).maybe(letter.append_time);
-    fields.maybe(key.map(|key| key.len() as u64)).bytes(key.unwrap_or_default()).bytes(&letter.payload);
+    put_maybe_bytes(fields, key);
+    fields.bytes(&letter.payload).word(letter.headers.len() as u32);
+    for (name, value) in &letter.headers {
+        put_maybe_bytes(fields.bytes(name.as_bytes()), value.as_deref());
+    }
+}
+
+fn put_maybe_bytes(fields: &mut Fields, bytes: Option<&[u8]>) {
+    fields.maybe(bytes.map(|bytes| bytes.len() as u64)).bytes(bytes.unwrap_or_default());
+}
+
+fn take_maybe_bytes(fields: &mut FieldReader<'_>) -> Option<Option<Vec<u8>>> {
+    let is_there = fields.maybe()?.is_some();
+    let bytes = fields.bytes()?;
+    Some(is_there.then(|| bytes.to_vec()))
 }
 
 /// The causes by their stored numbers: only ever added to.
@@ -178,13 +193,17 @@ fn letters(payload: &[u8]) -> Option<Vec<DeadLetter>> {
             1 => Reason::Malformed(cause),
             2 => Reason::Future,
             3 => Reason::Late,
+            4 => Reason::Behind,
             _ => return None,
         };
         let append_time = fields.maybe()?;
-        let has_key = fields.maybe()?.is_some();
-        let key = fields.bytes()?;
-        let key = has_key.then(|| key.to_vec());
-        letters.push(DeadLetter { partition, offset, reason, append_time, key, payload: fields.bytes()?.to_vec() });
+        let key = take_maybe_bytes(&mut fields)?;
+        let payload = fields.bytes()?.to_vec();
+        let mut headers = Vec::new();
+        for _ in 0..fields.word()? {
+            headers.push((fields.text()?.to_owned(), take_maybe_bytes(&mut fields)?));
+        }
+        letters.push(DeadLetter { partition, offset, reason, append_time, key, headers, payload });
     }
     Some(letters)
 }
@@ -215,11 +234,13 @@ pub(crate) mod tests {
             reason,
             append_time,
             key,
+            headers: vec![("a".to_owned(), Some(vec![0xff])), ("b".to_owned(), None)],
             payload: vec![0, 255, 10],
         };
         state.letters = vec![
             letter(Reason::Malformed(Cause::Empty), None, None),
             letter(Reason::Late, Some(vec![]), Some(5)),
+            letter(Reason::Behind, None, Some(6)),
             letter(Reason::Oversize, Some(vec![1]), Some(0)),
             letter(Reason::Future, None, Some(u64::MAX)),
         ];

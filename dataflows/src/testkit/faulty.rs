@@ -1,11 +1,11 @@
 //! A seeded wrapper that makes a store or sink fail as real ones do.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 use super::SplitMix64;
 use crate::{
     letter::DeadLetter,
-    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, SinkError, StoreError, Version},
+    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
 };
 
 /// How many of the last calls a failing test prints: enough to see what led up to it, and a bound for long runs.
@@ -129,9 +129,21 @@ impl<S: CountSink> CountSink for Faulty<S> {
             fault @ (Fault::Lost | Fault::Refused) => Err(sink_error(fault, "write")),
         }
     }
+
+    fn clear(&mut self) -> Result<(), SinkError> {
+        self.through("clear", sink_error, S::clear)
+    }
 }
 
 impl<S: LetterSink> LetterSink for Faulty<S> {
+    fn newest(&mut self) -> Result<Option<Version>, SinkError> {
+        self.through("newest", sink_error, S::newest)
+    }
+
+    fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError> {
+        self.through("published", sink_error, S::published)
+    }
+
     fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
         self.through("publish", sink_error, |inner| inner.publish(version, letters))
     }
@@ -188,6 +200,9 @@ mod tests {
         fn write(&mut self, _: Version, rows: &[CountRow]) -> Result<(), SinkError> {
             self.writes += 1;
             self.rows += rows.len();
+            Ok(())
+        }
+        fn clear(&mut self) -> Result<(), SinkError> {
             Ok(())
         }
     }

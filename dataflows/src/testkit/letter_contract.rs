@@ -32,6 +32,11 @@ pub fn check<S: LetterSink>(mut open: impl FnMut() -> S, published: impl Fn(&mut
         }
         let mut places = published(&mut sink);
         places.sort_unstable();
+        let known = sink.published().expect("what is published can be read");
+        assert_eq!(known, places.iter().copied().collect(), "after {publications:?}");
+        let newest = publications.iter().filter(|(.., offsets)| !offsets.is_empty()).next_back();
+        let newest = newest.map(|(generation, number, _)| Version { generation: *generation, number: *number });
+        assert_eq!(sink.newest().expect("the newest version can be read"), newest, "after {publications:?}");
         let expected: Vec<(PartitionId, u64)> = expected.iter().map(|offset| (PartitionId(2), *offset)).collect();
         assert_eq!(places, expected, "after {publications:?}");
     }
@@ -45,6 +50,7 @@ fn letter(offset: u64) -> DeadLetter {
         reason: if offset.is_multiple_of(2) { Reason::Late } else { Reason::Malformed(Cause::Utf8) },
         append_time: (offset != 3).then_some(1_767_225_600_000),
         key: (offset != 4).then(|| b"v\"1\n".to_vec()),
+        headers: vec![("trace".to_owned(), Some(vec![0xfe])), ("empty".to_owned(), None)],
         payload: vec![0xff, b'{', b'\n', 0],
     }
 }

@@ -1,8 +1,10 @@
 //! A caller that repeats what failed, as the ports ask it to.
 
+use std::collections::HashSet;
+
 use crate::{
     letter::DeadLetter,
-    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, SinkError, StoreError, Version},
+    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
 };
 
 /// Attempts at one call. Half of [`super::Faulty`]'s calls go through, so that many in a row don't fail by chance.
@@ -60,9 +62,21 @@ impl<S: CountSink> CountSink for Retrying<S> {
     fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError> {
         self.repeat(|inner| inner.write(version, rows), any_sink_error)
     }
+
+    fn clear(&mut self) -> Result<(), SinkError> {
+        self.repeat(S::clear, any_sink_error)
+    }
 }
 
 impl<S: LetterSink> LetterSink for Retrying<S> {
+    fn newest(&mut self) -> Result<Option<Version>, SinkError> {
+        self.repeat(S::newest, any_sink_error)
+    }
+
+    fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError> {
+        self.repeat(S::published, any_sink_error)
+    }
+
     fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
         self.repeat(|inner| inner.publish(version, letters), any_sink_error)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::SplitMix64;
 use crate::{
-    port::{Claim, CountRow, CountSink, Version},
+    port::{Claim, CountRow, CountSink, SinkError, Version},
     time::{EVENT_TIME_MAX, MINUTE_MS, floor_to},
 };
 
@@ -22,6 +22,8 @@ pub fn check<S: CountSink>(mut open: impl FnMut() -> S, stored: impl Fn(&mut S) 
     any_order_with_any_repeats_ends_the_same(&mut open, &stored);
     every_field_survives_and_no_key_shadows_another(open(), &stored);
     one_write_takes_no_row_or_many(open(), &stored);
+    a_greater_generation_keeps_its_claim(open());
+    a_cleared_one_is_as_new(open(), &stored);
 }
 
 fn version(generation: u64, number: u64) -> Version {
@@ -52,6 +54,24 @@ fn a_claim_is_none_until_it_is_set_and_then_the_last_one<S: CountSink>(mut sink:
         sink.set_claim(claim).expect("a claim can be set");
         assert_eq!(sink.claim().expect("a claim can be read").as_ref(), Some(claim));
     }
+}
+
+fn a_greater_generation_keeps_its_claim<S: CountSink>(mut sink: S) {
+    let newer = Claim { history: 7, generation: 3, frontier: 5 };
+    sink.set_claim(&newer).expect("a claim can be set");
+    let older = sink.set_claim(&Claim { history: 7, generation: 2, frontier: 9 });
+    assert!(matches!(older, Err(SinkError::Fenced { .. })), "{older:?}");
+    assert_eq!(sink.claim().expect("a claim can be read"), Some(newer));
+}
+
+fn a_cleared_one_is_as_new<S: CountSink>(mut sink: S, stored: &impl Fn(&mut S) -> Vec<CountRow>) {
+    sink.set_claim(&Claim { history: 7, generation: 3, frontier: 5 }).expect("a claim can be set");
+    sink.write(version(3, 1), &[row("v1", 60_000, 5)]).expect("a row can be written");
+    sink.clear().expect("it can be cleared");
+    assert_eq!((sink.claim().expect("a claim can be read"), stored(&mut sink)), (None, vec![]));
+    sink.set_claim(&Claim { history: 8, generation: 1, frontier: 0 }).expect("a claim can be set");
+    sink.write(version(4, 1), &[row("v1", 60_000, 1)]).expect("a row can be written");
+    assert_eq!(stored(&mut sink), [row("v1", 60_000, 1)]);
 }
 
 fn the_greatest_version_wins<S: CountSink>(open: &mut impl FnMut() -> S, stored: &impl Fn(&mut S) -> Vec<CountRow>) {

@@ -75,8 +75,13 @@ impl PartitionReader for MemoryReader {
             let Some(record) = records.get(self.next) else { return Ok(self.at_end) };
             let offset = self.next as u64;
             self.next += 1;
-            let flow =
-                visit(Record { offset, append_time: record.append_time_ms, key: None, payload: &record.payload });
+            let flow = visit(Record {
+                offset,
+                append_time: record.append_time_ms,
+                key: None,
+                headers: None,
+                payload: &record.payload,
+            });
             if flow.is_break() {
                 return Ok(Reached::More);
             }

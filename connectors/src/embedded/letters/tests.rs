@@ -33,6 +33,7 @@ fn letter(offset: u64, reason: Reason) -> DeadLetter {
         reason,
         append_time: Some(1_767_225_600_000),
         key: Some(b"v1".to_vec()),
+        headers: Vec::new(),
         payload: b"{}".to_vec(),
     }
 }

@@ -98,7 +98,7 @@ impl PartitionReader for LogReader {
             let Frame { append_ms, key, payload, .. } = good(id, offset, self.segment()?.next(offset))?;
             records += 1;
             bytes += key.map_or(0, <[u8]>::len) + payload.len();
-            let flow = visit(Record { offset, append_time: Some(append_ms), key, payload });
+            let flow = visit(Record { offset, append_time: Some(append_ms), key, headers: None, payload });
             self.next_offset += 1;
             if flow.is_break() {
                 break;
