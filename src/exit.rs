@@ -29,6 +29,22 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The code with this number; one that is none of ours is a failure like any other.
+    pub fn of(number: u8) -> Self {
+        const ALL: [Exit; 9] = [
+            Exit::Done,
+            Exit::Failed,
+            Exit::Usage,
+            Exit::InputReplaced,
+            Exit::NoCheckpoint,
+            Exit::Unreachable,
+            Exit::Internal,
+            Exit::StateUnwritable,
+            Exit::OtherOwner,
+        ];
+        ALL.into_iter().find(|exit| *exit as u8 == number).unwrap_or(Exit::Failed)
+    }
+
     /// What to do next, for the reader of the error.
     fn next_step(self) -> Option<&'static str> {
         Some(match self {

@@ -128,6 +128,12 @@ impl<D: Decode> Lane<D> {
         self.time
     }
 
+    /// Judges from now on as if the clock stood at `floor` until it has gone past it.
+    pub fn set_floor(&mut self, floor: Option<EventTime>) {
+        self.clock = std::mem::take(&mut self.clock).with_floor(floor);
+        self.account.clock.clone_from(&self.clock);
+    }
+
     /// Whether records travel in coarse steps from now on: many are behind this one.
     pub fn set_coarse(&mut self, coarse: bool) {
         self.step_ms = if coarse { self.rules.coarse_ms } else { self.rules.tick_ms };

@@ -159,15 +159,18 @@ fn count(settings: &Settings, input: Input) -> Result<(Vec<CountRow>, Announceme
                     *announced.lock().expect("nobody panics while holding it") = Some(announcement);
                 }
             }),
+            join: Box::new(|_| None),
             take_cut: Box::new(|_| {}),
             write_from: 0,
+            unwritten_max: usize::MAX,
             take_all: Some(Box::new(move |end| {
                 // The receiver is only gone when the command has failed already.
                 let _ = ends.send(end);
             })),
             serve: None,
+            processes: 1,
             mailbox: None,
-            outcome: Box::new(|_| {}),
+            ear: None,
         };
         graph::build(worker, job);
         engine::drive(worker, &failed, || {});

@@ -15,8 +15,8 @@ use std::{
 
 use dataflows::{
     announce::Announcement,
-    checkpoint::{manifest::PartInfo, part::PartState},
-    control::{Mailbox, Message, Outcome},
+    checkpoint::part::PartState,
+    control::{Ear, Mailbox, Message, Outcome},
     event::{self, Cause},
     graph::{self, Job, Serve, Start},
     identity::IdKey,
@@ -142,11 +142,13 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         key: IdKey([7, 8]),
         start: Arc::clone(&setup.start),
         readers: readers.collect(),
+        join: Box::new(|_| None),
         ended: Ended::ForGood,
         timer: Rc::new(LookTimer::default()),
         on_error: Box::new(|error| panic!("{error}")),
         on_quiet: None,
         write_from: 0,
+        unwritten_max: usize::MAX,
         tell: Box::new(move |announcement| {
             if index == 0 {
                 let _ = told.send(Event::Told(announcement));
@@ -156,8 +158,9 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         take_all: (at_end == Reached::Finished)
             .then(|| Box::new(move |end| drop(all.send(Event::End(end)))) as TakeAll),
         serve: None,
+        processes: 1,
         mailbox: None,
-        outcome: Box::new(move |outcome| drop(outcomes.send(Event::Outcome(outcome)))),
+        ear: (index == 0).then(|| Box::new(move |outcome| drop(outcomes.send(Event::Outcome(outcome)))) as Ear),
     }
 }
 
@@ -235,17 +238,22 @@ impl Live {
         loop {
             match self.next() {
                 Event::Cut(cut) => {
-                    let part = PartInfo::of(format!("w{}", cut.worker), &cut.part.encode());
+                    let part = cut.part.stored(format!("w{}", cut.worker), &cut.part.encode());
                     self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
                     cuts.push(cut);
                 }
                 Event::Outcome(Outcome::Unchanged) => return None,
                 Event::Outcome(Outcome::Commit { number, parts }) => {
                     assert_eq!((parts.len(), cuts.len()), (self.workers, self.workers));
-                    self.mailbox.tell(Message::Settled { number });
+                    self.mailbox.tell(Message::Committed { number });
+                }
+                Event::Outcome(Outcome::Committed { number }) => {
+                    self.mailbox.tell(Message::Acknowledged { number, process: 0 });
+                }
+                Event::Outcome(Outcome::Settled { number }) => {
                     return Some((self.resume_from(number, &cuts), cuts));
                 }
-                Event::Told(_) | Event::Answer(..) | Event::End(_) => {}
+                Event::Outcome(_) | Event::Told(_) | Event::Answer(..) | Event::End(_) => {}
             }
         }
     }
