@@ -278,10 +278,10 @@ impl fmt::Display for Granularity {
 
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// History to read: files:GLOB (.jsonl, also .gz and .zst; each file is a partition) or log:DIR
+    /// History to read: files:GLOB (.jsonl, also .gz and .zst; each file is a partition), log:DIR or kafka:TOPIC
     #[arg(long, value_name = "FROM")]
     pub from: ReplayFrom,
-    /// Where the counts go: tsv:FILE or store:DIR
+    /// Where the counts go: tsv:FILE, store:DIR or cassandra:KEYSPACE
     #[arg(long, value_name = "OUT")]
     pub out: ReplayOut,
     /// Worker threads [config: workers]
@@ -302,6 +302,9 @@ pub enum ReplayFrom {
     Files(String),
     /// The embedded log in a folder.
     Log(PathBuf),
+    /// A topic.
+    #[cfg(feature = "kafka")]
+    Kafka(String),
 }
 
 impl FromStr for ReplayFrom {
@@ -311,7 +314,9 @@ impl FromStr for ReplayFrom {
         match scheme(text)? {
             ("files", glob) => Ok(ReplayFrom::Files(glob.to_owned())),
             ("log", dir) => Ok(ReplayFrom::Log(dir.into())),
-            (other, _) => Err(not_in_this_build(other, &["kafka", "archive"], "files:GLOB, log:DIR")),
+            #[cfg(feature = "kafka")]
+            ("kafka", topic) => Ok(ReplayFrom::Kafka(topic.to_owned())),
+            (other, _) => Err(not_in_this_build(other, &["kafka", "archive"], "files:GLOB, log:DIR, kafka:TOPIC")),
         }
     }
 }
@@ -323,6 +328,9 @@ pub enum ReplayOut {
     Tsv(PathBuf),
     /// The embedded store in a folder.
     Store(PathBuf),
+    /// Tables in a keyspace.
+    #[cfg(feature = "cassandra")]
+    Cassandra(String),
 }
 
 impl FromStr for ReplayOut {
@@ -332,7 +340,9 @@ impl FromStr for ReplayOut {
         match scheme(text)? {
             ("tsv", file) => Ok(ReplayOut::Tsv(file.into())),
             ("store", dir) => Ok(ReplayOut::Store(dir.into())),
-            (other, _) => Err(not_in_this_build(other, &["cassandra"], "tsv:FILE, store:DIR")),
+            #[cfg(feature = "cassandra")]
+            ("cassandra", keyspace) => Ok(ReplayOut::Cassandra(keyspace.to_owned())),
+            (other, _) => Err(not_in_this_build(other, &["cassandra"], "tsv:FILE, store:DIR, cassandra:KEYSPACE")),
         }
     }
 }
@@ -482,6 +492,8 @@ mod tests {
             "query v1 --after 0:1,1:2 --csv --url http://h:1/",
             "replay --from files:a/*.jsonl --out tsv:o --workers 2 --since 1 --until 2",
             "replay --from log:d --out store:s",
+            #[cfg(all(feature = "kafka", feature = "cassandra"))]
+            "replay --from kafka:t --out cassandra:k",
             "checkpoint list",
             "checkpoint show 7 --data-dir d",
             "checkpoint verify",
@@ -500,15 +512,10 @@ mod tests {
     #[test]
     fn what_is_not_is_refused_as_usage_and_says_what_there_is() {
         for (line, says) in [
-            ("replay --from kafka:t --out tsv:o", "kafka: is not in this build; available are files:GLOB, log:DIR"),
             ("replay --from archive:u --out tsv:o", "archive: is not in this build"),
             ("replay --from ftp:u --out tsv:o", "ftp: is unknown; available are files:GLOB"),
             ("replay --from files: --out tsv:o", "nothing follows"),
             ("replay --from events --out tsv:o", "begins with what it is"),
-            (
-                "replay --from log:d --out cassandra:k",
-                "cassandra: is not in this build; available are tsv:FILE, store:DIR",
-            ),
             ("query v --json --csv", "cannot be used with"),
             ("query v --as-of 1 --after 0:1", "cannot be used with"),
             ("query v --function sum", "possible values: count"),

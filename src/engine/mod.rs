@@ -1,5 +1,10 @@
 //! What `run` and `replay` share: rules from settings, time, and the partitions' way to the workers.
 
+#[cfg(feature = "cassandra")]
+pub mod cassandra;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
 use std::{
     collections::BTreeMap,
     sync::{

@@ -36,6 +36,11 @@ pub trait Input: Send + Sync {
     /// Starts watching for partitions that are added.
     fn watch(&self, _joined: OnJoined) {}
 
+    /// Makes sure that the log is still the one that was opened, so that what was read of it may become durable.
+    fn confirm(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The offsets behind the last records, as last heard of; empty where nothing is known.
     fn ends(&self) -> Vec<u64>;
 

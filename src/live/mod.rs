@@ -107,6 +107,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         acknowledged: plan.resumed.unwrap_or(Version::default()),
         writes_for_all: ports::one_writes_for_all(settings),
         workers: place.workers,
+        input: Arc::clone(&input),
     });
     let keeper = Keeper {
         inbox,

@@ -129,11 +129,14 @@ pub struct Setup {
 }
 
 fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>) -> Job<PlainJson> {
-    let readers = (0..setup.log.len()).filter(|partition| partition % setup.workers == index).map(|partition| {
-        let next = setup.start.partitions.0[&PartitionId(partition as u32)].next_offset as usize;
-        let reader = MemoryReader { log: Arc::clone(&setup.log), partition, next, batch: setup.batch, at_end };
-        Box::new(reader) as Box<dyn PartitionReader>
-    });
+    let (log, batch) = (Arc::clone(&setup.log), setup.batch);
+    let open = move |partition: usize, next: usize| {
+        let log = Arc::clone(&log);
+        Box::new(MemoryReader { log, partition, next, batch, at_end }) as Box<dyn PartitionReader>
+    };
+    let known = setup.start.partitions.0.iter().map(|(partition, at)| (partition.0 as usize, at.next_offset as usize));
+    let ours = known.filter(|(partition, _)| partition % setup.workers == index);
+    let readers: Vec<_> = ours.map(|(partition, next)| open(partition, next)).collect();
     let sender = || send.clone();
     let (cuts, all, outcomes, told) = (sender(), sender(), sender(), sender());
     Job {
@@ -141,8 +144,8 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         rules: setup.rules,
         key: IdKey([7, 8]),
         start: Arc::clone(&setup.start),
-        readers: readers.collect(),
-        join: Box::new(|_| None),
+        readers,
+        join: Box::new(move |partition| (index == 0).then(|| Ok(open(partition.0 as usize, 0)))),
         ended: Ended::ForGood,
         timer: Rc::new(LookTimer::default()),
         on_error: Box::new(|error| panic!("{error}")),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,7 @@ use super::{
 use crate::{
     exit::{Exit, Failure},
     live::{
+        input::Input,
         plan::Identity,
         rows::{self, Which},
     },
@@ -49,6 +51,8 @@ pub struct Lead {
     pub writes_for_all: bool,
     /// Workers of this process: the first ones.
     pub workers: usize,
+    /// What is read.
+    pub input: Arc<dyn Input>,
 }
 
 /// A checkpoint that is committed and not settled.
@@ -117,6 +121,7 @@ impl Lead {
         parts: Vec<StoredPart>,
         made: &UnderWay,
     ) -> Result<Committed, Failure> {
+        self.confirm_input(keeper)?;
         let manifest = self.manifest(keeper.version(number), &parts, made)?;
         write_manifest(keeper, &manifest)?;
         let Manifest { version, frontier, watermark, .. } = manifest;
@@ -129,6 +134,22 @@ impl Lead {
         }
         tracing::debug!(number, frontier, bytes, "checkpoint committed");
         Ok(Committed { version, frontier, watermark, parts })
+    }
+
+    /// A log that was replaced while it was read must not be taken for the one before.
+    fn confirm_input(&self, keeper: &Keeper) -> Result<(), Failure> {
+        loop {
+            match self.input.confirm() {
+                Err(failure) if failure.code == Exit::Unreachable => {
+                    keeper.facts.set_trouble(Some(format!("{:#}", failure.error)));
+                    tracing::warn!("the log can't be asked, so no checkpoint is made: trying again");
+                }
+                confirmed => {
+                    keeper.facts.set_trouble(None);
+                    return confirmed;
+                }
+            }
+        }
     }
 
     fn manifest(&self, version: Version, parts: &[StoredPart], made: &UnderWay) -> Result<Manifest, Failure> {
