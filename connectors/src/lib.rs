@@ -3,6 +3,8 @@
 pub mod embedded;
 pub mod files;
 pub mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod letter;
 pub mod memory;
 pub mod partition;
