@@ -1,5 +1,7 @@
 //! Tidemark's outside: what implements the ports of `dataflows`, one module per system.
 
+#[cfg(feature = "cassandra")]
+pub mod cassandra;
 pub mod embedded;
 pub mod files;
 pub mod json;

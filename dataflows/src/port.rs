@@ -203,7 +203,7 @@ pub trait CountSink: Send {
     fn claim(&mut self) -> Result<Option<Claim>, SinkError>;
 
     /// Takes the table over, or notes how far it has got. Durable when `Ok`; [`SinkError::Fenced`] where the claim of a
-    /// greater generation is there.
+    /// greater generation or of another history is there. A generation only goes forward.
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError>;
 
     /// Writes rows under a version.

@@ -263,8 +263,9 @@ impl CountSink for Store {
     }
 
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
-        if let Some(there) = self.claim()?.filter(|there| claim.generation < there.generation) {
-            let what = format!("generation {} has claimed it", there.generation);
+        let is_other = |there: &Claim| claim.generation < there.generation || claim.history != there.history;
+        if let Some(there) = self.claim()?.filter(is_other) {
+            let what = format!("generation {} of history {:032x} has claimed it", there.generation, there.history);
             return Err(SinkError::Fenced { sink: self.shared.dir.display().to_string(), what });
         }
         let done = self.written(|opened, _| {

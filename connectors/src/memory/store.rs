@@ -50,8 +50,9 @@ impl CountSink for MemorySink {
 
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
         let mut state = self.state();
-        if let Some(there) = state.claim.as_ref().filter(|there| claim.generation < there.generation) {
-            let what = format!("generation {} has claimed it", there.generation);
+        let is_other = |there: &&Claim| claim.generation < there.generation || claim.history != there.history;
+        if let Some(there) = state.claim.as_ref().filter(is_other) {
+            let what = format!("generation {} of history {:032x} has claimed it", there.generation, there.history);
             return Err(SinkError::Fenced { sink: "memory".to_owned(), what });
         }
         state.claim = Some(claim.clone());

@@ -10,7 +10,7 @@ use crate::{
 /// Attempts at one call. Half of [`super::Faulty`]'s calls go through, so that many in a row don't fail by chance.
 const ATTEMPTS_MAX: usize = 64;
 
-/// Repeats each call until it is `Ok`, or an answer that is not a fault: taken or missing.
+/// Repeats each call until it is `Ok`, or an answer that is not a fault: taken, missing or fenced.
 pub struct Retrying<S> {
     inner: S,
 }
@@ -42,8 +42,8 @@ impl<S> Retrying<S> {
     }
 }
 
-fn any_sink_error(_: &SinkError) -> bool {
-    true
+fn unfenced(error: &SinkError) -> bool {
+    !matches!(error, SinkError::Fenced { .. })
 }
 
 fn failed(error: &StoreError) -> bool {
@@ -52,33 +52,33 @@ fn failed(error: &StoreError) -> bool {
 
 impl<S: CountSink> CountSink for Retrying<S> {
     fn claim(&mut self) -> Result<Option<Claim>, SinkError> {
-        self.repeat(S::claim, any_sink_error)
+        self.repeat(S::claim, unfenced)
     }
 
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
-        self.repeat(|inner| inner.set_claim(claim), any_sink_error)
+        self.repeat(|inner| inner.set_claim(claim), unfenced)
     }
 
     fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError> {
-        self.repeat(|inner| inner.write(version, rows), any_sink_error)
+        self.repeat(|inner| inner.write(version, rows), unfenced)
     }
 
     fn clear(&mut self) -> Result<(), SinkError> {
-        self.repeat(S::clear, any_sink_error)
+        self.repeat(S::clear, unfenced)
     }
 }
 
 impl<S: LetterSink> LetterSink for Retrying<S> {
     fn newest(&mut self) -> Result<Option<Version>, SinkError> {
-        self.repeat(S::newest, any_sink_error)
+        self.repeat(S::newest, unfenced)
     }
 
     fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError> {
-        self.repeat(S::published, any_sink_error)
+        self.repeat(S::published, unfenced)
     }
 
     fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
-        self.repeat(|inner| inner.publish(version, letters), any_sink_error)
+        self.repeat(|inner| inner.publish(version, letters), unfenced)
     }
 }
 

@@ -23,6 +23,7 @@ pub fn check<S: CountSink>(mut open: impl FnMut() -> S, stored: impl Fn(&mut S) 
     every_field_survives_and_no_key_shadows_another(open(), &stored);
     one_write_takes_no_row_or_many(open(), &stored);
     a_greater_generation_keeps_its_claim(open());
+    another_history_keeps_its_claim(open());
     a_cleared_one_is_as_new(open(), &stored);
 }
 
@@ -48,9 +49,11 @@ fn sorted(mut rows: Vec<CountRow>) -> Vec<CountRow> {
 
 fn a_claim_is_none_until_it_is_set_and_then_the_last_one<S: CountSink>(mut sink: S) {
     assert_eq!(sink.claim().expect("a claim can be read"), None);
-    let first = Claim { history: u128::MAX - 1, generation: 1, frontier: 0 };
-    let second = Claim { history: 7, generation: 3, frontier: EVENT_TIME_MAX };
-    for claim in [&first, &second, &second] {
+    let history = u128::MAX - 1;
+    let first = Claim { history, generation: 1, frontier: 0 };
+    let further = Claim { history, generation: 1, frontier: 60_000 };
+    let second = Claim { history, generation: 3, frontier: EVENT_TIME_MAX };
+    for claim in [&first, &further, &second, &second] {
         sink.set_claim(claim).expect("a claim can be set");
         assert_eq!(sink.claim().expect("a claim can be read").as_ref(), Some(claim));
     }
@@ -62,6 +65,16 @@ fn a_greater_generation_keeps_its_claim<S: CountSink>(mut sink: S) {
     let older = sink.set_claim(&Claim { history: 7, generation: 2, frontier: 9 });
     assert!(matches!(older, Err(SinkError::Fenced { .. })), "{older:?}");
     assert_eq!(sink.claim().expect("a claim can be read"), Some(newer));
+}
+
+fn another_history_keeps_its_claim<S: CountSink>(mut sink: S) {
+    let there = Claim { history: 7, generation: 3, frontier: 5 };
+    sink.set_claim(&there).expect("a claim can be set");
+    for generation in [2, 3, 4] {
+        let other = sink.set_claim(&Claim { history: 8, generation, frontier: 9 });
+        assert!(matches!(other, Err(SinkError::Fenced { .. })), "generation {generation}: {other:?}");
+        assert_eq!(sink.claim().expect("a claim can be read").as_ref(), Some(&there));
+    }
 }
 
 fn a_cleared_one_is_as_new<S: CountSink>(mut sink: S, stored: &impl Fn(&mut S) -> Vec<CountRow>) {

@@ -1,0 +1,180 @@
+//! Reading counts back: a range of one video for queries, everything for audits.
+
+use std::{
+    ops::{ControlFlow, Range},
+    sync::Arc,
+    time::Duration,
+};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use dataflows::{port::CountRow, time::EventTime};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use scylla::{
+    errors::ExecutionError,
+    response::{PagingState, query_result::QueryResult},
+    statement::prepared::PreparedStatement,
+    value::{CqlDate, CqlTimestamp},
+};
+use tokio::time::sleep;
+
+use super::{
+    CassandraError, Link, answer,
+    statements::{DAY_MS, cql_day, cql_time},
+};
+
+/// Partitions that one range may ask for: a hundred years of days.
+const DAYS_MAX: u64 = 36_525;
+/// Partitions that are asked for at once.
+const DAYS_AT_ONCE: usize = 16;
+/// Attempts at one read.
+const ATTEMPTS_MAX: usize = 3;
+/// Before the second attempt, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Into how many ranges of tokens a read of everything is cut, so that none is long.
+const SLICES: i128 = 32;
+
+/// A row of the table; all but the key may be null where somebody else has written.
+type Stored = (String, String, Option<CqlTimestamp>, Option<i64>, Option<bool>, Option<CqlTimestamp>);
+
+/// A range of tokens, both ends included, and where in it the next page begins.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    slice: i128,
+    page: PagingState,
+}
+
+impl Place {
+    pub(super) fn start() -> Self {
+        Self { slice: 0, page: PagingState::start() }
+    }
+
+    fn tokens(&self) -> (i64, i64) {
+        let width = (1_i128 << 64) / SLICES;
+        let first = i128::from(i64::MIN) + self.slice * width;
+        let token = |value: i128| i64::try_from(value).expect("the slices are those of all tokens");
+        (token(first), token(first + width - 1))
+    }
+}
+
+/// The rows of the windows of one video and event type that start in the range, ascending.
+pub(super) async fn range(
+    link: Arc<Link>,
+    video_id: String,
+    event_type: String,
+    starts: Range<EventTime>,
+) -> Result<Vec<CountRow>, CassandraError> {
+    let Some(last) = starts.end.checked_sub(1).filter(|last| starts.start <= *last) else {
+        return Ok(Vec::new());
+    };
+    let days = starts.start / DAY_MS..last / DAY_MS + 1;
+    let (Some(from), Some(until)) = (cql_time(starts.start), cql_time(starts.end)) else {
+        return Err(too_wide(&link, &starts));
+    };
+    if DAYS_MAX < days.end - days.start {
+        return Err(too_wide(&link, &starts));
+    }
+    let (video_id, event_type): (Arc<str>, Arc<str>) = (video_id.into(), event_type.into());
+    let one = |day: u64| {
+        let values = cql_day(day * DAY_MS)
+            .map(|day| (Arc::clone(&video_id), Arc::clone(&event_type), day, from, until))
+            .ok_or_else(|| too_wide(&link, &starts));
+        one_day(Arc::clone(&link), values)
+    };
+    let found: Vec<Vec<CountRow>> = stream::iter(days).map(one).buffered(DAYS_AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+type Day = (Arc<str>, Arc<str>, CqlDate, CqlTimestamp, CqlTimestamp);
+
+async fn one_day(link: Arc<Link>, values: Result<Day, CassandraError>) -> Result<Vec<CountRow>, CassandraError> {
+    let values = values?;
+    let statement = &link.statements.scan;
+    let mut retries = Retries::new();
+    let result = loop {
+        match link.session.execute_unpaged(statement, &values).await {
+            Ok(result) => break result,
+            Err(error) => retries.after(statement, error).await?,
+        }
+    };
+    stored(statement, result)
+}
+
+fn too_wide(link: &Link, starts: &Range<EventTime>) -> CassandraError {
+    let text = link.statements.scan.get_statement();
+    CassandraError::of_answer(text, format!("{} to {} ms is more than a hundred years", starts.start, starts.end))
+}
+
+/// One page of all rows, in the order of their tokens, and where the next one begins.
+pub(super) async fn page(link: Arc<Link>, place: Place) -> Result<(Vec<CountRow>, Option<Place>), CassandraError> {
+    let statement = &link.statements.scan_all;
+    let mut retries = Retries::new();
+    let (result, next) = loop {
+        match link.session.execute_single_page(statement, place.tokens(), place.page.clone()).await {
+            Ok(page) => break page,
+            Err(error) => retries.after(statement, error).await?,
+        }
+    };
+    let next = match next.into_paging_control_flow() {
+        ControlFlow::Continue(page) => Some(Place { page, ..place }),
+        ControlFlow::Break(()) => {
+            Some(Place { slice: place.slice + 1, page: PagingState::start() }).filter(|next| next.slice < SLICES)
+        }
+    };
+    Ok((stored(statement, result)?, next))
+}
+
+/// The waits between the attempts at one read.
+struct Retries(ExponentialBackoff);
+
+impl Retries {
+    fn new() -> Self {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(BACKOFF.0)
+            .with_max_delay(BACKOFF.1)
+            .with_max_times(ATTEMPTS_MAX - 1)
+            .with_jitter();
+        Self(waits.build())
+    }
+
+    /// Waits before the next attempt, if there is one and it may be answered otherwise.
+    async fn after(&mut self, statement: &PreparedStatement, error: ExecutionError) -> Result<(), CassandraError> {
+        match self.0.next() {
+            Some(wait) if !super::error::comes_again(&error) => {
+                sleep(wait).await;
+                Ok(())
+            }
+            _ => Err(CassandraError::of(statement.get_statement(), error)),
+        }
+    }
+}
+
+/// The counts among the rows. One without a count is none of ours: we write all columns of a row or none of them.
+fn stored(statement: &PreparedStatement, result: QueryResult) -> Result<Vec<CountRow>, CassandraError> {
+    let text = statement.get_statement();
+    let rows = answer::typed::<Stored>(text, result)?;
+    Ok(rows.into_iter().filter_map(count_row).collect())
+}
+
+fn count_row((video_id, event_type, window_start, count, is_final, as_of): Stored) -> Option<CountRow> {
+    Some(CountRow {
+        video_id,
+        event_type,
+        window_start: u64::try_from(window_start?.0).ok()?,
+        count: u64::try_from(count?).ok()?,
+        is_final: is_final?,
+        as_of: u64::try_from(as_of?.0).ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slices_hold_every_token_once() {
+        let slices: Vec<_> = (0..SLICES).map(|slice| Place { slice, ..Place::start() }.tokens()).collect();
+        assert_eq!(slices.first().unwrap().0, i64::MIN);
+        assert_eq!(slices.last().unwrap().1, i64::MAX);
+        assert!(slices.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0));
+    }
+}

@@ -1,0 +1,185 @@
+//! The prepared statements.
+
+use dataflows::{
+    port::{CountRow, Version},
+    time::EventTime,
+};
+use scylla::{
+    client::session::Session,
+    statement::{Consistency, Statement, prepared::PreparedStatement},
+    value::{CqlDate, CqlTimestamp},
+};
+
+use super::{CassandraError, schema, version};
+
+/// The key of the one claim row.
+pub(super) const SCOPE: &str = "tidemark";
+
+/// The number of 1970-01-01 in CQL's dates.
+const EPOCH_DAY: u32 = 1 << 31;
+pub(super) const DAY_MS: u64 = 86_400_000;
+
+/// Rows of one page of a read.
+const PAGE_ROWS: i32 = 5_000;
+
+pub(super) struct Statements {
+    pub(super) upsert: PreparedStatement,
+    pub(super) scan: PreparedStatement,
+    pub(super) scan_all: PreparedStatement,
+    pub(super) claim: PreparedStatement,
+    pub(super) claim_first: PreparedStatement,
+    pub(super) claim_takeover: PreparedStatement,
+    pub(super) claim_progress: PreparedStatement,
+    pub(super) claim_mark: PreparedStatement,
+    pub(super) claim_delete: PreparedStatement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Self, CassandraError> {
+        let minute = format!("{keyspace}.{}", schema::MINUTE.name);
+        let claim = format!("{keyspace}.{}", schema::CLAIM.name);
+        let one = async |text: String| prepare(session, Statement::new(text)).await;
+        let columns = "video_id, event_type, window_start, count, final, as_of";
+        Ok(Self {
+            upsert: one(format!(
+                "INSERT INTO {minute} (video_id, event_type, day, window_start, count, final, as_of) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+            ))
+            .await?,
+            scan: one(format!(
+                "SELECT {columns} FROM {minute} WHERE video_id = ? AND event_type = ? AND day = ? \
+                 AND window_start >= ? AND window_start < ?"
+            ))
+            .await?,
+            scan_all: one(format!(
+                "SELECT {columns} FROM {minute} WHERE token(video_id, event_type, day) >= ? \
+                 AND token(video_id, event_type, day) <= ?"
+            ))
+            .await?,
+            claim: {
+                let text = format!("SELECT history, generation, frontier FROM {claim} WHERE scope = '{SCOPE}'");
+                let mut statement = Statement::new(text);
+                // A plain read could miss what a transaction under way is about to finish.
+                statement.set_consistency(Consistency::LocalSerial);
+                prepare(session, statement).await?
+            },
+            claim_first: one(format!(
+                "INSERT INTO {claim} (scope, history, generation, frontier) VALUES ('{SCOPE}', ?, ?, ?) IF NOT EXISTS"
+            ))
+            .await?,
+            claim_takeover: one(format!(
+                "UPDATE {claim} SET generation = ?, frontier = ? WHERE scope = '{SCOPE}' \
+                 IF history = ? AND generation < ?"
+            ))
+            .await?,
+            claim_progress: one(format!(
+                "UPDATE {claim} SET frontier = ? WHERE scope = '{SCOPE}' \
+                 IF history = ? AND generation = ? AND frontier <= ?"
+            ))
+            .await?,
+            claim_mark: one(format!("UPDATE {claim} SET history = ? WHERE scope = '{SCOPE}' IF EXISTS")).await?,
+            claim_delete: one(format!("DELETE FROM {claim} WHERE scope = '{SCOPE}' IF history = ?")).await?,
+        })
+    }
+}
+
+async fn prepare(session: &Session, statement: Statement) -> Result<PreparedStatement, CassandraError> {
+    let text = statement.contents.clone();
+    let mut prepared = session.prepare(statement).await.map_err(|cause| CassandraError::of_prepare(&text, cause))?;
+    prepared.set_page_size(PAGE_ROWS);
+    Ok(prepared)
+}
+
+/// A time as a CQL timestamp; `None` beyond the range of those.
+pub(super) fn cql_time(time: EventTime) -> Option<CqlTimestamp> {
+    i64::try_from(time).ok().map(CqlTimestamp)
+}
+
+/// The UTC day of a time as a CQL date.
+pub(super) fn cql_day(time: EventTime) -> Option<CqlDate> {
+    u32::try_from(time / DAY_MS).ok()?.checked_add(EPOCH_DAY).map(CqlDate)
+}
+
+/// A row with the values that the upsert binds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Upsert {
+    video_id: String,
+    event_type: String,
+    day: CqlDate,
+    window_start: CqlTimestamp,
+    count: i64,
+    is_final: bool,
+    as_of: CqlTimestamp,
+    timestamp: i64,
+}
+
+/// What an upsert binds.
+pub(super) type Values<'a> = (&'a str, &'a str, CqlDate, CqlTimestamp, i64, bool, CqlTimestamp, i64);
+
+impl Upsert {
+    /// `None` where a number does not fit its column.
+    pub(super) fn new(version: Version, row: &CountRow) -> Option<Self> {
+        Some(Self {
+            video_id: row.video_id.clone(),
+            event_type: row.event_type.clone(),
+            day: cql_day(row.window_start)?,
+            window_start: cql_time(row.window_start)?,
+            count: i64::try_from(row.count).ok()?,
+            is_final: row.is_final,
+            as_of: cql_time(row.as_of)?,
+            timestamp: version::timestamp(version)?,
+        })
+    }
+
+    pub(super) fn values(&self) -> Values<'_> {
+        (
+            &self.video_id,
+            &self.event_type,
+            self.day,
+            self.window_start,
+            self.count,
+            self.is_final,
+            self.as_of,
+            self.timestamp,
+        )
+    }
+
+    /// Whether both rows are in one partition.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        (&self.video_id, &self.event_type, self.day) == (&other.video_id, &other.event_type, other.day)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataflows::time::EVENT_TIME_MAX;
+
+    use super::*;
+
+    #[test]
+    fn a_day_ends_with_its_last_millisecond() {
+        assert_eq!(cql_day(0), Some(CqlDate(1 << 31)));
+        assert_eq!(cql_day(DAY_MS - 1), Some(CqlDate(1 << 31)));
+        assert_eq!(cql_day(DAY_MS), Some(CqlDate((1 << 31) + 1)));
+        assert_eq!(cql_day(EVENT_TIME_MAX), Some(CqlDate((1 << 31) + 2_932_896)));
+        assert_eq!(cql_day(u64::MAX), None);
+    }
+
+    #[test]
+    fn numbers_beyond_their_columns_make_no_upsert() {
+        let row = CountRow {
+            video_id: "v".to_owned(),
+            event_type: "view".to_owned(),
+            window_start: 0,
+            count: i64::MAX as u64,
+            is_final: false,
+            as_of: i64::MAX as u64,
+        };
+        let version = Version { generation: 1, number: 1 };
+        assert!(Upsert::new(version, &row).is_some());
+        assert_eq!(Upsert::new(version, &CountRow { count: 1 << 63, ..row.clone() }), None);
+        assert_eq!(Upsert::new(version, &CountRow { as_of: 1 << 63, ..row.clone() }), None);
+        assert_eq!(Upsert::new(version, &CountRow { window_start: u64::MAX, ..row.clone() }), None);
+        assert_eq!(Upsert::new(Version { generation: 1 << 28, number: 1 }, &row), None);
+    }
+}

@@ -1,0 +1,173 @@
+//! The tables of Cassandra, against a real one.
+
+mod cassandra_support;
+
+use std::thread;
+
+use cassandra_support::{Keyspace, row, stored};
+use connectors::cassandra::Tables;
+use dataflows::{
+    port::{Claim, CountRow, CountSink, SinkError, Version},
+    testkit::{Faulty, Retrying, sink_contract},
+    time::MINUTE_MS,
+};
+
+fn version(generation: u64, number: u64) -> Version {
+    Version { generation, number }
+}
+
+/// Handles of the same tables, emptied each time one is asked for.
+fn emptied(tables: &Tables) -> Tables {
+    let mut handle = tables.clone();
+    handle.clear().expect("the tables can be emptied");
+    handle
+}
+
+#[test]
+fn it_keeps_the_contract_of_count_sinks() {
+    let keyspace = Keyspace::new("contract");
+    let tables = keyspace.open();
+    sink_contract::check(|| emptied(&tables), |sink| stored(sink));
+}
+
+#[test]
+fn behind_faults_and_retries_it_keeps_the_contract_of_count_sinks() {
+    let keyspace = Keyspace::new("faulty");
+    let tables = keyspace.open();
+    for seed in 0..3 {
+        sink_contract::check(
+            || Retrying::new(Faulty::new(emptied(&tables), seed)),
+            |sink| stored(sink.inner().inner()),
+        );
+    }
+}
+
+#[test]
+fn the_tables_are_those_of_the_contract() {
+    let keyspace = Keyspace::new("schema");
+    drop(keyspace.open());
+    let created: Vec<(String, String)> = ["stats_minute", "stats_hour", "stats_day"]
+        .into_iter()
+        .map(|table| {
+            let describe = format!("DESCRIBE TABLE {}.{table}", keyspace.name);
+            let rows = keyspace.cql.rows::<(String, String, String, String)>(&describe);
+            let text = rows.into_iter().next().expect("the table is there").3;
+            let columns = text.split(") WITH").next().expect("there are columns");
+            let words: Vec<&str> = columns.split_whitespace().collect();
+            (table.to_owned(), words.join(" "))
+        })
+        .collect();
+    let rest = "as_of timestamp, count bigint, distinct_users bigint, final boolean, max double, min double, sum double, ";
+    for (table, text) in created {
+        let (key, primary) = match table.as_str() {
+            "stats_minute" => ("day date, ", "(video_id, event_type, day), window_start"),
+            "stats_hour" => ("month date, ", "(video_id, event_type, month), window_start"),
+            _ => ("", "(video_id, event_type), window_start"),
+        };
+        let expected = format!(
+            "CREATE TABLE {}.{table} ( video_id text, event_type text, {key}window_start timestamp, \
+             channel_id text static, channel_name text static, video_name text static, {rest}\
+             PRIMARY KEY ({primary}",
+            keyspace.name
+        );
+        assert!(text.starts_with(&expected), "{text}\nis not\n{expected}");
+    }
+}
+
+#[test]
+fn an_edit_under_the_wall_clock_does_not_win() {
+    let keyspace = Keyspace::new("stray");
+    let mut tables = keyspace.open();
+    let (name, cql) = (&keyspace.name, &keyspace.cql);
+    tables.write(version(1, 1), &[row("v1", 0, 5)]).unwrap();
+    let key = "video_id = 'v1' AND event_type = 'view' AND day = '1970-01-01'";
+    cql.run(&format!("UPDATE {name}.stats_minute SET count = 9 WHERE {key} AND window_start = 0"));
+    cql.run(&format!("DELETE FROM {name}.stats_minute WHERE {key} AND window_start = 0"));
+    cql.run(&format!("DELETE FROM {name}.stats_minute WHERE {key}"));
+    assert_eq!(stored(&tables), [row("v1", 0, 5)]);
+    let times = cql.rows::<(i64,)>(&format!("SELECT writetime(count) FROM {name}.stats_minute WHERE {key}"));
+    assert_eq!(times, [((1 << 62) + (1 << 34) + 1,)]);
+}
+
+#[test]
+fn of_two_writes_of_one_window_the_greater_version_wins_whenever_it_comes() {
+    let keyspace = Keyspace::new("versions");
+    let mut tables = keyspace.open();
+    tables.write(version(2, 3), &[row("v1", 0, 5)]).unwrap();
+    for (older, count) in [(version(2, 2), 9), (version(1, 999), 8), (version(0, 0), 7)] {
+        tables.write(older, &[row("v1", 0, count), row("v1", MINUTE_MS, count)]).unwrap();
+        assert_eq!(tables.scan("v1", "view", 0..MINUTE_MS).unwrap(), [row("v1", 0, 5)], "after {older:?}");
+    }
+    tables.write(version(2, 3), &[row("v1", 0, 5)]).unwrap();
+    assert_eq!(stored(&tables), [row("v1", 0, 5), row("v1", MINUTE_MS, 9)]);
+    tables.write(version(3, 0), &[row("v1", 0, 1)]).unwrap();
+    assert_eq!(stored(&tables), [row("v1", 0, 1), row("v1", MINUTE_MS, 9)]);
+}
+
+#[test]
+fn a_range_is_read_across_days_and_of_one_video_and_type() {
+    let keyspace = Keyspace::new("range");
+    let mut tables = keyspace.open();
+    let minutes = |minutes: std::ops::Range<u64>| -> Vec<CountRow> {
+        minutes.map(|minute| row("v1", minute * MINUTE_MS, minute)).collect()
+    };
+    let mut rows = minutes(1_430..2_890);
+    let other_type = CountRow { event_type: "like".to_owned(), ..row("v1", 1_440 * MINUTE_MS, 7) };
+    rows.extend([row("v2", 1_440 * MINUTE_MS, 7), other_type]);
+    tables.write(version(1, 1), &rows).unwrap();
+    let scan = |from: u64, until: u64| tables.scan("v1", "view", from..until).unwrap();
+    assert_eq!(scan(0, 9_999 * MINUTE_MS), minutes(1_430..2_890));
+    assert_eq!(scan(1_440 * MINUTE_MS, 1_441 * MINUTE_MS), minutes(1_440..1_441));
+    assert_eq!(scan(1_439 * MINUTE_MS + 1, 2_880 * MINUTE_MS), minutes(1_440..2_880));
+    assert_eq!(scan(5, 5), []);
+    assert_eq!(tables.scan("v3", "view", 0..MINUTE_MS).unwrap(), []);
+    assert!(tables.scan("v1", "view", 0..u64::MAX).is_err());
+}
+
+#[test]
+fn a_zombie_is_fenced_whether_it_claims_before_or_after_its_successor() {
+    let keyspace = Keyspace::new("zombie");
+    let (mut older, mut newer) = (keyspace.open(), keyspace.open());
+    let claim = |generation, frontier| Claim { history: 7, generation, frontier };
+    let is_fenced = |answer: Result<(), SinkError>| matches!(answer, Err(SinkError::Fenced { .. }));
+    older.set_claim(&claim(1, 10)).unwrap();
+    newer.set_claim(&claim(2, 5)).unwrap();
+    assert!(is_fenced(older.set_claim(&claim(1, 20))));
+    newer.set_claim(&claim(2, 15)).unwrap();
+    assert_eq!(older.claim().unwrap(), Some(claim(2, 15)));
+
+    newer.clear().unwrap();
+    newer.set_claim(&claim(2, 5)).unwrap();
+    assert!(is_fenced(older.set_claim(&claim(1, 20))));
+    assert_eq!(older.claim().unwrap(), Some(claim(2, 5)));
+}
+
+#[test]
+fn of_two_histories_that_claim_at_once_exactly_one_wins() {
+    let keyspace = Keyspace::new("race");
+    let tables = [keyspace.open(), keyspace.open()];
+    for round in 0..10_u64 {
+        emptied(&tables[0]);
+        let answers = thread::scope(|scope| {
+            let claims: Vec<_> = tables
+                .iter()
+                .zip(1..)
+                .map(|(tables, history)| {
+                    let mut tables = tables.clone();
+                    // The generations differ in either direction: they decide nothing between histories.
+                    let claim = Claim { history, generation: (round + history as u64) % 3, frontier: 1 };
+                    scope.spawn(move || (tables.set_claim(&claim), claim))
+                })
+                .collect();
+            claims.into_iter().map(|claim| claim.join().unwrap()).collect::<Vec<_>>()
+        });
+        let there = tables[0].clone().claim().unwrap();
+        for (answer, claim) in answers {
+            match answer {
+                Ok(()) => assert_eq!(there.as_ref(), Some(&claim), "round {round}"),
+                Err(SinkError::Fenced { .. }) => assert_ne!(there.as_ref(), Some(&claim), "round {round}"),
+                Err(other) => panic!("round {round}: {other:?}"),
+            }
+        }
+    }
+}
