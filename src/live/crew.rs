@@ -1,6 +1,6 @@
 //! The workers of one process: what each is given to do.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, thread};
 
 use anyhow::{Context as _, anyhow};
 use connectors::json::JsonEvents;
@@ -10,6 +10,7 @@ use dataflows::{
     graph::{self, Job, Serve, Start},
     index::Questions,
     lane::Ended,
+    port::PartitionId,
 };
 use timely::{
     WorkerConfig,
@@ -33,6 +34,9 @@ use crate::{
     engine::{self, FirstError, Handout, Monotonic, SendReader},
     exit::{Exit, Failure, OrExit as _},
 };
+
+/// Partitions that are opened at the same time: each takes threads and connections.
+const OPENED_AT_ONCE: usize = 16;
 
 /// What the workers of a process share.
 pub struct Crew {
@@ -64,13 +68,21 @@ impl Crew {
         .map_err(|error| Failure::new(Exit::Internal, anyhow!(error)))
     }
 
-    /// This process's partitions, with the worker that reads each.
+    /// This process's partitions, with the worker that reads each. Opened side by side: a broker is asked for each.
     fn readers(&self) -> Result<Vec<(usize, SendReader)>, Failure> {
         let ours = self.place.first_worker()..self.place.first_worker() + self.place.workers;
+        let ours: Vec<_> = self.plan.owners.iter().filter(|(_, owner)| ours.contains(owner)).collect();
         let mut readers = Vec::new();
-        for (partition, owner) in self.plan.owners.iter().filter(|(_, owner)| ours.contains(owner)) {
-            let at = &self.start.partitions.0[partition];
-            readers.push((*owner, self.input.reader(*partition, at).map_err(engine::source_failure)?));
+        for some in ours.chunks(OPENED_AT_ONCE) {
+            let opened: Vec<_> = thread::scope(|scope| {
+                let open = |(partition, owner): &(&PartitionId, &usize)| {
+                    let (partition, owner, at) = (**partition, **owner, &self.start.partitions.0[*partition]);
+                    scope.spawn(move || Ok((owner, self.input.reader(partition, at).map_err(engine::source_failure)?)))
+                };
+                let opening: Vec<_> = some.iter().map(open).collect();
+                opening.into_iter().map(|opening| opening.join().expect("a panic aborts the process")).collect()
+            });
+            readers.extend(opened.into_iter().collect::<Result<Vec<_>, Failure>>()?);
         }
         Ok(readers)
     }

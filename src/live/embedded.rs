@@ -49,6 +49,10 @@ impl Input for EmbeddedLog {
         Ok(self.view.first_offsets().into_iter().zip(self.view.end_offsets()).collect())
     }
 
+    fn check(&self, partition: PartitionId, at: &PartitionState) -> Result<(), SourceError> {
+        self.reader(partition, at).map(drop)
+    }
+
     fn reader(&self, partition: PartitionId, at: &PartitionState) -> Result<SendReader, SourceError> {
         Ok(Box::new(self.view.reader(partition, at.next_offset)?))
     }

@@ -26,6 +26,12 @@ pub trait Input: Send + Sync {
     /// The partitions that there are now, by number, with their offsets.
     fn offsets(&self) -> Result<Vec<Offsets>, Failure>;
 
+    /// Makes sure that the log still holds what comes next by a checkpoint, if that is known without asking others:
+    /// [`Input::reader`] does it in any case.
+    fn check(&self, _partition: PartitionId, _at: &PartitionState) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// Opens a partition where a checkpoint left it, after making sure that the log still holds what comes next, and
     /// before it what it held then.
     fn reader(&self, partition: PartitionId, at: &PartitionState) -> Result<SendReader, SourceError>;

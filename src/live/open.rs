@@ -215,7 +215,7 @@ fn same_log(input: &dyn Input, manifest: &Manifest) -> Result<(), Failure> {
         return Err(Failure::new(Exit::InputReplaced, error));
     }
     for (partition, at) in partitions {
-        input.reader(*partition, at).map_err(engine::source_failure)?;
+        input.check(*partition, at).map_err(engine::source_failure)?;
     }
     Ok(())
 }
