@@ -23,6 +23,7 @@ mod ask;
 mod check;
 mod context;
 mod error;
+pub mod letters;
 mod native;
 mod producer;
 mod reader;
@@ -32,6 +33,7 @@ mod wait;
 mod watch;
 
 pub use error::KafkaError;
+pub use letters::Letters;
 pub use producer::{Done, Feed, Places, ProduceError, Producer, ProducerLimits};
 pub use reader::Reader;
 pub use settings::Settings;

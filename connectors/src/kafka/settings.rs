@@ -166,8 +166,8 @@ impl Settings {
         self.fixed(config, &fixed)
     }
 
-    /// Publishes dead letters under a transactional id.
-    pub(super) fn letters(&self, transactional_id: &str) -> ClientConfig {
+    /// Publishes dead letters under a transactional id, so many bytes at once.
+    pub(super) fn letters(&self, transactional_id: &str, batch_bytes: usize) -> ClientConfig {
         let mut config = self.client();
         config
             .set("linger.ms", "5")
@@ -175,7 +175,9 @@ impl Settings {
             .set("queue.buffering.max.messages", "0")
             .set("queue.buffering.max.kbytes", "262144")
             .set("message.max.bytes", LETTER_RECORD_BYTES_MAX.to_string());
+        let batch_bytes = batch_bytes.to_string();
         let fixed = [
+            ("batch.size", batch_bytes.as_str()),
             ("acks", "all"),
             ("enable.idempotence", "true"),
             ("delivery.report.only.error", "false"),

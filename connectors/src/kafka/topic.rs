@@ -32,6 +32,13 @@ use super::{
     watch::Watch,
 };
 
+const TIMESTAMPS: &str = "message.timestamp.type";
+const LOG_APPEND_TIME: &str = "LogAppendTime";
+const BYTES_MAX: &str = "max.message.bytes";
+
+/// librdkafka's own `batch.size`.
+pub const BATCH_BYTES: usize = 1_000_000;
+
 /// A topic of a cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct Topic {
@@ -74,10 +81,10 @@ impl Topic {
     /// Opens the input topic, and makes it, with as many partitions, where it is missing and `create_with` is given.
     /// Brokers that don't answer are asked again for as long as the patience lasts.
     pub fn open(settings: &Settings, create_with: Option<u32>, patience: Duration) -> Result<Self, KafkaError> {
-        let properties = [("message.timestamp.type", "LogAppendTime")];
+        let properties = [(TIMESTAMPS, LOG_APPEND_TIME)];
         let create = create_with.map(|partitions| Creation { partitions, properties: &properties });
         let topic = Self::open_named(settings, &settings.topic, create, patience)?;
-        topic.warn_of_create_time();
+        topic.warn_of_properties();
         Ok(topic)
     }
 
@@ -191,15 +198,23 @@ impl Topic {
         patiently(*patience, ask, Fault::is_transient).map_err(|fault| failure(settings, name, *patience, fault))
     }
 
-    fn warn_of_create_time(&self) {
-        match timestamp_type(&self.shared.settings, &self.shared.name) {
-            Ok(kind) if kind.as_deref() == Some("LogAppendTime") => {}
-            Ok(kind) => tracing::warn!(
-                topic = self.shared.name,
-                kind = kind.as_deref().unwrap_or("unknown"),
-                "message.timestamp.type is not LogAppendTime: producers' clocks decide which events are from the future"
-            ),
-            Err(error) => tracing::debug!(%error, "the topic's configuration can't be read"),
+    fn warn_of_properties(&self) {
+        let topic = &self.shared.name;
+        let properties = match properties_of(&self.shared.settings, topic) {
+            Ok(properties) => properties,
+            Err(error) => return tracing::debug!(topic, %error, "the topic's configuration can't be read"),
+        };
+        let timestamps = properties.get(TIMESTAMPS).map(String::as_str);
+        if timestamps != Some(LOG_APPEND_TIME) {
+            tracing::warn!(
+                topic,
+                timestamps,
+                "{TIMESTAMPS} is not {LOG_APPEND_TIME}: producers' clocks decide which events are from the future"
+            );
+        }
+        let bytes_max = bytes_max_of(&properties);
+        if bytes_max.is_some_and(|bytes_max| bytes_max < BATCH_BYTES) {
+            tracing::warn!(topic, bytes_max, "{BYTES_MAX} is small: set the librdkafka property batch.size as low");
         }
     }
 }
@@ -276,12 +291,19 @@ fn make(settings: &Settings, name: &str, create: &Creation<'_>, patience: Durati
     Ok(())
 }
 
-fn timestamp_type(settings: &Settings, name: &str) -> Result<Option<String>, KafkaError> {
+/// A topic's properties, as far as this client may see them.
+pub fn properties_of(settings: &Settings, name: &str) -> Result<BTreeMap<String, String>, KafkaError> {
     let failed = |fault| failure(settings, name, ASK_LIMIT, fault);
     let admin: AdminClient<Context> = client(&settings.asker(), Context::default())?;
     let options = AdminOptions::new().request_timeout(Some(ASK_LIMIT));
     let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
     let described = described.map_err(|error| failed(error.into()))?.pop();
     let config = described.transpose().map_err(|code| failed(Fault::new(code, code.to_string())))?;
-    Ok(config.and_then(|config| config.get("message.timestamp.type").and_then(|entry| entry.value.clone())))
+    let entries = config.into_iter().flat_map(|config| config.entries);
+    Ok(entries.filter_map(|entry| entry.value.map(|value| (entry.name, value))).collect())
+}
+
+/// The largest batch of records that a topic with these properties takes, bytes.
+pub fn bytes_max_of(properties: &BTreeMap<String, String>) -> Option<usize> {
+    properties.get(BYTES_MAX)?.parse().ok()
 }

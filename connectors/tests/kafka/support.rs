@@ -87,20 +87,23 @@ pub fn payloads(records: &[Read]) -> Vec<&str> {
 /// A topic with a name of its own, deleted with it.
 pub struct Fresh {
     pub settings: Settings,
+    /// A history of its own, too.
+    pub history: u128,
 }
 
 impl Fresh {
     pub fn unmade() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let name = format!("test-{}-{}", since.as_nanos(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{}-{count}", since.as_nanos());
         let settings = Settings {
             brokers: vec![brokers()],
             dead_letter_topic: format!("{name}.dead-letters"),
             topic: name,
             properties: BTreeMap::new(),
         };
-        Self { settings }
+        Self { settings, history: since.as_nanos() << 32 | u128::from(count) }
     }
 
     pub fn make(partitions: i32) -> Self {
@@ -148,6 +151,11 @@ impl Fresh {
         offsets.add_partition_offset(self.name(), partition, Offset::Offset(offset)).unwrap();
         let deleted = block_on(admin().delete_records(&offsets, &options())).unwrap();
         assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
+    }
+
+    pub fn forget_group(&self, group: &str) {
+        let forgotten = block_on(admin().delete_groups(&[group], &options())).unwrap();
+        assert!(forgotten[0].is_ok(), "{forgotten:?}");
     }
 
     pub fn open(&self) -> Topic {
