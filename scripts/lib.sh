@@ -21,6 +21,22 @@ need_rust() {
     need cc 'install a C compiler, e.g. apt-get install gcc: zstd and mimalloc are C'
 }
 
+apt_install() {
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@")
+    # The list of packages may be too old, or empty.
+    { "${install[@]}" || { apt-get update -q && "${install[@]}"; }; } >&2
+}
+
+# provide WHAT DEBIAN-PACKAGE TEST...: installs what the test doesn't find, where that can be done unasked.
+provide() {
+    local what=$1 package=$2
+    shift 2
+    ! "$@" >/dev/null 2>&1 || return 0
+    [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null || fail "$what is missing; install it, e.g. sudo apt-get install $package"
+    step "installing $package" apt_install "$package"
+    "$@" >/dev/null 2>&1 || fail "$what is still missing after $package was installed"
+}
+
 # step WHAT COMMAND...: what a failed one leaves on the screen last is its name.
 step() {
     local what=$1 started=$SECONDS
