@@ -2,10 +2,14 @@
 
 mod cassandra_support;
 
-use std::thread;
+use std::{
+    net::TcpListener,
+    thread,
+    time::{Duration, Instant},
+};
 
-use cassandra_support::{Keyspace, row, stored};
-use connectors::cassandra::Tables;
+use cassandra_support::{Keyspace, PATIENCE, row, stored};
+use connectors::cassandra::{CassandraError, Settings, Tables};
 use dataflows::{
     port::{Claim, CountRow, CountSink, SinkError, Version},
     testkit::{Faulty, Retrying, sink_contract},
@@ -57,7 +61,8 @@ fn the_tables_are_those_of_the_contract() {
             (table.to_owned(), words.join(" "))
         })
         .collect();
-    let rest = "as_of timestamp, count bigint, distinct_users bigint, final boolean, max double, min double, sum double, ";
+    let rest =
+        "as_of timestamp, count bigint, distinct_users bigint, final boolean, max double, min double, sum double, ";
     for (table, text) in created {
         let (key, primary) = match table.as_str() {
             "stats_minute" => ("day date, ", "(video_id, event_type, day), window_start"),
@@ -170,4 +175,153 @@ fn of_two_histories_that_claim_at_once_exactly_one_wins() {
             }
         }
     }
+}
+
+/// Opens tables that can't be used, and gives the whole error as text.
+fn refused(opened: Result<Tables, CassandraError>) -> (CassandraError, String) {
+    let error = opened.err().expect("these tables can't be used");
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    (error, text)
+}
+
+#[test]
+fn tables_that_differ_are_refused_by_name_and_left_as_they_are() {
+    // what happens to the keyspace | in the error
+    let cases = [
+        (
+            "ALTER TABLE {}.stats_minute DROP count",
+            "stats_minute in cassandra is not as it has to be: column count is missing",
+        ),
+        ("ALTER TABLE {}.stats_day DROP channel_id", "column channel_id is missing"),
+        (
+            "DROP TABLE {0}.stats_hour; CREATE TABLE {0}.stats_hour (video_id text PRIMARY KEY, count int)",
+            "stats_hour in cassandra is not as it has to be",
+        ),
+        (
+            "DROP TABLE {0}.claim; CREATE TABLE {0}.claim (scope text PRIMARY KEY, history blob, generation bigint, \
+             frontier timestamp)",
+            "column history is blob (regular), not text (regular)",
+        ),
+    ];
+    for (spoil, expected) in cases {
+        let keyspace = Keyspace::new("differ");
+        drop(keyspace.open());
+        for statement in spoil.split("; ") {
+            keyspace.cql.run(&statement.replace("{0}", &keyspace.name).replace("{}", &keyspace.name));
+        }
+        let columns = format!(
+            "SELECT table_name, column_name, type FROM system_schema.columns WHERE keyspace_name = '{}'",
+            keyspace.name
+        );
+        let before = keyspace.cql.rows::<(String, String, String)>(&columns);
+        let (error, text) = refused(Tables::open(&keyspace.settings(), PATIENCE));
+        assert!(matches!(error, CassandraError::Schema { .. }), "{text}");
+        assert!(text.contains(expected) && text.contains("CREATE TABLE"), "{text}");
+        assert_eq!(keyspace.cql.rows::<(String, String, String)>(&columns), before);
+    }
+}
+
+#[test]
+fn who_may_create_nothing_waits_for_the_tables_and_then_says_which_is_missing() {
+    let keyspace = Keyspace::new("existing");
+    let (_, text) = refused(Tables::open_existing(&keyspace.settings(), Duration::from_millis(300)));
+    assert!(text.contains("the keyspace is missing; CREATE KEYSPACE"), "{text}");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| Tables::open_existing(&keyspace.settings(), PATIENCE));
+        let mut tables = keyspace.open();
+        tables.write(version(1, 1), &[row("v1", 0, 5)]).unwrap();
+        let waiting = waiting.join().unwrap().expect("the tables are there by now");
+        assert_eq!(stored(&waiting), [row("v1", 0, 5)]);
+    });
+    keyspace.cql.run(&format!("DROP TABLE {}.stats_day", keyspace.name));
+    let (_, text) = refused(Tables::open_existing(&keyspace.settings(), Duration::from_millis(300)));
+    assert!(text.contains("stats_day") && text.contains("the table is missing; CREATE TABLE"), "{text}");
+}
+
+#[test]
+fn a_table_that_is_dropped_under_way_refuses_rows_with_the_statement() {
+    let keyspace = Keyspace::new("dropped");
+    let mut tables = keyspace.open();
+    let rows = [row("v1", 0, 5), row("v1", MINUTE_MS, 5), row("v2", 0, 5)];
+    tables.write(version(1, 1), &rows).unwrap();
+    keyspace.cql.run(&format!("ALTER TABLE {}.stats_minute DROP as_of", keyspace.name));
+    for _ in 0..2 {
+        match tables.write(version(1, 2), &rows) {
+            Err(SinkError::Refused { cause, .. }) => assert!(cause.to_string().contains("INSERT INTO"), "{cause}"),
+            other => panic!("without a column: {other:?}"),
+        }
+        keyspace.cql.run(&format!("DROP TABLE IF EXISTS {}.stats_minute", keyspace.name));
+    }
+}
+
+#[test]
+fn settings_that_can_not_be_right_are_told_from_a_cassandra_that_is_away() {
+    let keyspace = Keyspace::new("settings");
+    let opened = |change: &dyn Fn(&mut Settings)| {
+        let mut settings = keyspace.settings();
+        change(&mut settings);
+        refused(Tables::open(&settings, Duration::from_secs(1)))
+    };
+    let (error, text) = opened(&|settings| settings.local_datacenter = "elsewhere".to_owned());
+    assert!(matches!(error, CassandraError::Settings { key: "local_datacenter", .. }), "{text}");
+    assert!(text.contains("datacenter1"), "{text}");
+    let (error, text) = opened(&|settings| settings.keyspace = "a;b".to_owned());
+    assert!(matches!(error, CassandraError::Settings { key: "keyspace", .. }), "{text}");
+    let (error, text) = opened(&|settings| settings.keyspace = "system".to_owned());
+    assert!(matches!(error, CassandraError::Refused { .. }) && text.contains("CREATE TABLE"), "{text}");
+
+    // A port that nobody listens on any more.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let begun = Instant::now();
+    let (error, text) = opened(&|settings| settings.contact_points = vec![free.clone()]);
+    assert!(matches!(error, CassandraError::Unreachable { .. }) && text.contains(&free), "{text}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn it_works_inside_a_runtime() {
+    let keyspace = Keyspace::new("runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut tables = keyspace.open();
+        tables.write(version(1, 1), &[row("v1", 0, 5)]).unwrap();
+        assert_eq!(tables.scan("v1", "view", 0..1).unwrap(), [row("v1", 0, 5)]);
+    });
+}
+
+#[test]
+fn what_does_not_fit_its_bits_is_refused() {
+    let keyspace = Keyspace::new("bits");
+    let mut tables = keyspace.open();
+    let is_refused = |answer| matches!(answer, Err(SinkError::Refused { .. }));
+    assert!(is_refused(tables.write(version(1 << 28, 1), &[row("v1", 0, 5)])));
+    assert!(is_refused(tables.write(version(1, 1 << 34), &[row("v1", 0, 5)])));
+    assert!(is_refused(tables.write(version(1, 1), &[row("v1", 0, 5), row("v2", 0, u64::MAX)])));
+    assert!(is_refused(tables.set_claim(&Claim { history: 0, generation: 1, frontier: 1 })));
+    assert!(is_refused(tables.set_claim(&Claim { history: 1, generation: u64::MAX, frontier: 1 })));
+    assert_eq!((tables.claim().unwrap(), stored(&tables)), (None, vec![]));
+}
+
+#[test]
+fn a_clearing_that_broke_off_leaves_a_claim_that_nobody_takes_for_its_own() {
+    let keyspace = Keyspace::new("halfway");
+    let mut tables = keyspace.open();
+    let claim = Claim { history: 7, generation: 3, frontier: 5 };
+    tables.set_claim(&claim).unwrap();
+    // As clear() does first.
+    let nobody = "0".repeat(32);
+    keyspace
+        .cql
+        .run(&format!("UPDATE {}.claim SET history = '{nobody}' WHERE scope = 'tidemark' IF EXISTS", keyspace.name));
+    assert_eq!(tables.claim().unwrap(), Some(Claim { history: 0, ..claim.clone() }));
+    let answer = tables.set_claim(&Claim { generation: 4, ..claim.clone() });
+    assert!(matches!(answer, Err(SinkError::Fenced { .. })), "{answer:?}");
+    tables.clear().unwrap();
+    assert_eq!(tables.claim().unwrap(), None);
+    tables.set_claim(&claim).unwrap();
 }
