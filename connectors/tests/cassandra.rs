@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cassandra_support::{Keyspace, PATIENCE, row, stored};
+use cassandra_support::{Keyspace, PATIENCE, chain, row, stored};
 use connectors::cassandra::{CassandraError, Settings, Tables};
 use dataflows::{
     port::{Claim, CountRow, CountSink, SinkError, Version},
@@ -180,12 +180,7 @@ fn of_two_histories_that_claim_at_once_exactly_one_wins() {
 /// Opens tables that can't be used, and gives the whole error as text.
 fn refused(opened: Result<Tables, CassandraError>) -> (CassandraError, String) {
     let error = opened.err().expect("these tables can't be used");
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
+    let text = chain(&error);
     (error, text)
 }
 

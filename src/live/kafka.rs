@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use connectors::kafka::{ProduceError, Producer, ProducerLimits, Topic, Watch};
+use connectors::kafka::{Letters, ProduceError, Producer, ProducerLimits, Topic, Watch};
 use dataflows::{
     announce::PartitionState,
     port::{LetterSink, PartitionId, PartitionReader, SourceError},
@@ -51,10 +51,9 @@ impl Kafka {
 }
 
 /// Where the dead letters of a history go.
-pub fn letters(settings: &Settings, _history: u128) -> Result<Box<dyn LetterSink>, Failure> {
-    use crate::exit::{Exit, OrExit as _};
-    let dir = connectors::embedded::letters::LetterDir::open(settings.data_dir.join("dead-letters"));
-    Ok(Box::new(dir.or_exit(Exit::StateUnwritable)?))
+pub fn letters(settings: &Settings, history: u128) -> Result<Box<dyn LetterSink>, Failure> {
+    let patience = Duration::from_millis(settings.cluster.patience_ms);
+    Ok(Box::new(Letters::open(&settings_of(&settings.kafka), history, patience).map_err(failure)?))
 }
 
 fn away_since(watch: &Mutex<Option<Watch>>) -> Option<Instant> {

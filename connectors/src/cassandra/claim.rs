@@ -136,6 +136,11 @@ pub(super) async fn delete(session: &Session, statements: &Statements) -> Result
     transact(session, &statements.claim_delete, (text_of(NO_HISTORY),)).await.map(|_| ())
 }
 
+/// Runs a transaction that never takes effect: it fails where we may not write, or where nobody could agree.
+pub(super) async fn may_write(session: &Session, statements: &Statements) -> Result<(), CassandraError> {
+    transact(session, &statements.claim_delete, ("the history that no claim has",)).await.map(|_| ())
+}
+
 async fn transact(
     session: &Session,
     statement: &PreparedStatement,

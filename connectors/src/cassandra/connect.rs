@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{CassandraError, REQUEST_TIMEOUT, Settings, error, settings::Credentials, tls};
 
-/// One attempt: a node that accepts connections and says nothing must not use up all patience.
-const ATTEMPT: Duration = Duration::from_secs(15);
+/// One attempt, at least and at most: a node that accepts connections and says nothing must not use up all patience.
+const ATTEMPT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection is asked this often whether it lives, and given up when it doesn't say so for as long.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -41,8 +41,9 @@ impl Access {
         &self.settings
     }
 
-    /// One attempt at a session.
-    pub(super) async fn session(&self) -> Result<Session, CassandraError> {
+    /// One attempt at a session, with that much time left for it.
+    pub(super) async fn session(&self, left: Duration) -> Result<Session, CassandraError> {
+        let limit = left.clamp(ATTEMPT.0, ATTEMPT.1);
         let settings = &self.settings;
         let mut builder = SessionBuilder::new()
             .known_nodes(&settings.contact_points)
@@ -56,10 +57,10 @@ impl Access {
         if let Some(Credentials { username, password }) = &self.credentials {
             builder = builder.user(username, password);
         }
-        let session = match timeout(ATTEMPT, builder.build()).await {
+        let session = match timeout(limit, builder.build()).await {
             Ok(Ok(session)) => session,
             Ok(Err(cause)) => return Err(self.refusal(cause)),
-            Err(_) => return Err(unanswered(format!("nothing within {ATTEMPT:?}").into())),
+            Err(_) => return Err(unanswered(format!("nothing within {limit:?}").into())),
         };
         self.check_datacenter(&session)?;
         Ok(session)
@@ -116,16 +117,19 @@ fn profile(settings: &Settings) -> ExecutionProfile {
 }
 
 /// How long to be patient, and with whom.
-#[derive(Clone)]
 pub(super) struct Patience {
-    pub(super) contact_points: Vec<String>,
-    pub(super) limit: Duration,
-    pub(super) until: Instant,
+    contact_points: Vec<String>,
+    limit: Duration,
+    until: Instant,
 }
 
 impl Patience {
     pub(super) fn new(settings: &Settings, limit: Duration) -> Self {
         Self { contact_points: settings.contact_points.clone(), limit, until: Instant::now() + limit }
+    }
+
+    pub(super) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
     }
 
     /// Tries until it is done, an answer would come again, or patience is over.

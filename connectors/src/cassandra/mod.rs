@@ -99,7 +99,7 @@ impl Link {
 
 impl Tables {
     /// Connects, creates what is missing of keyspace and tables, and checks the rest. Tries for as long as `patience`
-    /// says while nobody answers; what would be refused again is refused at once.
+    /// says while nobody answers; what would be refused again is refused at once, as is a user that may not write.
     ///
     /// For one process: several that create the same tables at the same time can confuse a cluster.
     pub fn open(settings: &Settings, patience: Duration) -> Result<Self, CassandraError> {
@@ -162,12 +162,15 @@ impl Tables {
 async fn link(access: Access, patience: Duration, missing: Missing) -> Result<Link, CassandraError> {
     let settings = access.settings();
     let patience = Patience::new(settings, patience);
-    let session = patience.with(|_| false, || access.session()).await?;
+    let session = patience.with(|_| false, || access.session(patience.left())).await?;
     // Who may create nothing waits for the one that may.
     let may_mend = |error: &CassandraError| missing == Missing::Refuse && schema::is_missing(error);
     patience.with(may_mend, || schema::ensure(&session, settings, missing)).await?;
     let keyspace = settings.quoted_keyspace();
     let statements = patience.with(|_| false, || Statements::prepare(&session, &keyspace)).await?;
+    if missing == Missing::Create {
+        patience.with(|_| false, || claim::may_write(&session, &statements)).await?;
+    }
     let truncates = schema::STATS.iter().map(|table| format!("TRUNCATE {keyspace}.{}", table.name)).collect();
     let (limiter, counters) = (Mutex::new(Limiter::new()), Counters::default());
     Ok(Link { session, statements, limiter, counters, truncates })

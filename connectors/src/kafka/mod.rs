@@ -33,7 +33,7 @@ mod wait;
 mod watch;
 
 pub use error::KafkaError;
-pub use letters::Letters;
+pub use letters::{Letters, ReadError, Reading, read as read_letters};
 pub use producer::{Done, Feed, Places, ProduceError, Producer, ProducerLimits};
 pub use reader::Reader;
 pub use settings::Settings;

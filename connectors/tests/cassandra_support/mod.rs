@@ -1,9 +1,14 @@
 //! What the tests of Cassandra share: its address, a keyspace of their own, and plain CQL.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub mod proxy;
 
 use std::{
+    error::Error,
     future::Future,
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use connectors::cassandra::{Settings, Tables};
@@ -14,12 +19,6 @@ use scylla::{
 };
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Where the Cassandra of all tests is. One that isn't there is a failure, not a reason to skip a test.
-pub fn address() -> String {
-    std::env::var("TIDEMARK_TEST_CASSANDRA")
-        .expect("TIDEMARK_TEST_CASSANDRA is not set: run scripts/test, which starts Cassandra")
-}
 
 pub fn settings_at(address: &str, keyspace: &str) -> Settings {
     Settings {
@@ -46,7 +45,7 @@ impl Keyspace {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("t_{test}_{}_{number}", std::process::id());
-        let address = address();
+        let address = servers::shared_cassandra();
         Self { name, cql: Cql::connect(&address), address }
     }
 
@@ -110,6 +109,27 @@ pub fn row(video_id: &str, window_start: u64, count: u64) -> CountRow {
         is_final: false,
         as_of: 1,
     }
+}
+
+/// Waits until something is so; a minute is more than any of it takes.
+#[track_caller]
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "not within a minute: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
 }
 
 /// All rows, sorted.
