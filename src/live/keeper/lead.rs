@@ -225,7 +225,7 @@ fn with_loss(failure: Failure, made: &UnderWay) -> Failure {
     if failure.code != Exit::InputReplaced {
         return failure;
     }
-    let partitions = made.cuts.first().iter().flat_map(|cut| cut.partitions.0.values()).map(|at| at.next_offset);
+    let partitions = made.cuts.first().into_iter().flat_map(|cut| cut.partitions.0.values()).map(|at| at.next_offset);
     let lost: u64 = partitions.sum();
     Failure {
         error: failure.error.context(format!("the {lost} records that were read of the log are lost")),
