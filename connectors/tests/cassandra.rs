@@ -4,6 +4,7 @@ mod cassandra_support;
 
 use std::{
     net::TcpListener,
+    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
@@ -153,6 +154,7 @@ fn of_two_histories_that_claim_at_once_exactly_one_wins() {
     let tables = [keyspace.open(), keyspace.open()];
     for round in 0..10_u64 {
         emptied(&tables[0]);
+        let both = Barrier::new(2);
         let answers = thread::scope(|scope| {
             let claims: Vec<_> = tables
                 .iter()
@@ -161,7 +163,11 @@ fn of_two_histories_that_claim_at_once_exactly_one_wins() {
                     let mut tables = tables.clone();
                     // The generations differ in either direction: they decide nothing between histories.
                     let claim = Claim { history, generation: (round + history as u64) % 3, frontier: 1 };
-                    scope.spawn(move || (tables.set_claim(&claim), claim))
+                    let both = &both;
+                    scope.spawn(move || {
+                        both.wait();
+                        (tables.set_claim(&claim), claim)
+                    })
                 })
                 .collect();
             claims.into_iter().map(|claim| claim.join().unwrap()).collect::<Vec<_>>()
