@@ -59,7 +59,7 @@ impl Exit {
             Exit::StateUnwritable => {
                 "make room or mend the rights, then start again: it goes on from its last checkpoint"
             }
-            Exit::OtherOwner => "stop the other process, or give this one a data_dir of its own",
+            Exit::OtherOwner => "stop the other process, or give this one a data_dir and ports of its own",
         })
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, anyhow};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
-pub use self::child::end_with_supervisor;
+pub use self::child::{end_with_supervisor, is_supervised};
 use self::{
     child::{Child, End},
     restart::{Restarts, Verdict},
@@ -20,7 +20,7 @@ use crate::{
     cli::{ClusterArgs, Global},
     config::Settings,
     exit::{Exit, Failure, OrExit as _},
-    live::lock,
+    live::lock::{self, DataLock},
 };
 
 /// How long the others have to notice that one is gone; then they are killed, as only that ends a stopped one.
@@ -32,6 +32,8 @@ const STOP: Duration = Duration::from_secs(15);
 /// Supervises until it is told to stop, or until starting again is of no use.
 pub fn run(settings: &Settings, global: &Global, args: &ClusterArgs) -> Result<(), Failure> {
     lock::create(&settings.data_dir)?;
+    // A second one would draw other ports into the hosts file under the processes of the first.
+    let _lock = DataLock::take_supervisor(&settings.data_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

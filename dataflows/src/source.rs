@@ -205,6 +205,10 @@ impl<D: Decode> Ward<D> {
                 Ok(Reached::End) => {
                     self.at_end_ms = Some(now_ms);
                     self.lane.set_coarse(false);
+                    if self.lane.skip_to(self.reader.next_offset()) {
+                        // The account with it is to be announced, even if no record follows.
+                        self.used = Some(self.lane.time());
+                    }
                 }
                 Ok(Reached::Waiting) => {}
                 Ok(Reached::Finished) => {

@@ -9,6 +9,7 @@ mod hosts;
 mod key;
 mod links;
 mod lost;
+mod pending;
 mod pulse;
 
 use std::{net::SocketAddr, path::Path};

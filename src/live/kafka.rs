@@ -74,7 +74,7 @@ impl Input for Kafka {
     }
 
     fn new_reader(&self, partition: PartitionId) -> Result<Box<dyn PartitionReader>, SourceError> {
-        Ok(Box::new(self.topic.reader(partition, 0, None)?))
+        Ok(Box::new(self.topic.reader_of_new(partition)?))
     }
 
     fn watch(&self, mut joined: OnJoined) {

@@ -1,4 +1,4 @@
-//! One job a data folder: an advisory lock, gone with its process.
+//! One job a data folder, and one supervisor: advisory locks, gone with their process.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -28,7 +28,16 @@ pub fn create(dir: &Path) -> Result<(), Failure> {
 impl DataLock {
     /// Takes the folder, or says that another job has it.
     pub fn take(dir: &Path) -> Result<Self, Failure> {
-        let path = dir.join("lock");
+        Self::take_file(dir, "lock")
+    }
+
+    /// The same for supervising the job of the folder. Its processes take the folder itself.
+    pub fn take_supervisor(dir: &Path) -> Result<Self, Failure> {
+        Self::take_file(dir, "supervisor.lock")
+    }
+
+    fn take_file(dir: &Path, name: &str) -> Result<Self, Failure> {
+        let path = dir.join(name);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -19,7 +19,7 @@ mod ports;
 mod rows;
 mod shelf;
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{mem::ManuallyDrop, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use dataflows::{
@@ -137,7 +137,8 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         errors: Arc::clone(&errors),
         words,
     };
-    let workers = crew.start(links)?;
+    // Dropped, they would be joined: where this process fails, that waits for the other processes, which have yet to be told.
+    let workers = ManuallyDrop::new(crew.start(links)?);
     beats.watch();
     let joined = mailbox.clone();
     // One process tells all workers, so only the first one needs to.
@@ -154,11 +155,12 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         // The workers would wait for what never comes; the next start goes on from the last checkpoint.
         errors.stop();
         if 1 < place.processes() {
-            // And so would timely, for the other processes.
+            // Nor is anything waited for that was passed on to another process.
+            runtime.shutdown_background();
             return ended;
         }
     }
-    for joined in workers.join() {
+    for joined in ManuallyDrop::into_inner(workers).join() {
         joined.map_err(|error| Failure::new(Exit::Internal, anyhow!(error)))?;
     }
     shelf.close();
@@ -252,7 +254,7 @@ async fn serve(
         // A dropped sender closes the door as well.
         let _ = closed.await;
     })
-    .or_exit(Exit::Failed)?;
+    .map_err(|error| Failure::new(if error.is_in_use() { Exit::OtherOwner } else { Exit::Failed }, error))?;
     let served = tokio::spawn(served);
     tracing::info!(%address, "serving HTTP");
     let (kept, mut ended) = oneshot::channel();
@@ -264,13 +266,13 @@ async fn serve(
         })
         .context("starting the keeper")
         .or_exit(Exit::Internal)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = ending.stopped.notified() => {}
+    let signalled = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = ending.stopped.notified() => false,
         ended = &mut ended => return keeper_ended(ended, &ending.errors),
         failure = failed(&ending.errors) => return Err(failure),
-    }
+    };
     tracing::info!("stopping: taking a last checkpoint");
     // The door first: nothing is acknowledged any more that would only be read at the next start.
     let _ = close.send(());
@@ -281,10 +283,17 @@ async fn serve(
         .context("serving HTTP")
         .or_exit(Exit::Internal)?;
     ending.mailbox.tell(Message::Stop);
+    // Where another process was told first, the signal that this one is sent as well is not a second one.
+    let second_signal = async {
+        if !signalled {
+            terminate.recv().await;
+        }
+        terminate.recv().await
+    };
     tokio::select! {
         ended = &mut ended => keeper_ended(ended, &ending.errors),
         failure = failed(&ending.errors) => Err(failure),
-        _ = terminate.recv() => Err(Failure::new(Exit::Failed, anyhow!("stopped by a second signal, without a last checkpoint"))),
+        _ = second_signal => Err(Failure::new(Exit::Failed, anyhow!("stopped by a second signal, without a last checkpoint"))),
     }
 }
 

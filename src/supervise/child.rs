@@ -76,7 +76,9 @@ impl Child {
             command.arg("--from-start");
         }
         pass_on(&mut command, global, args);
-        command.env(SUPERVISED, "1").stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        // In a group of its own: Ctrl-C is for the supervisor, which then tells all.
+        command.process_group(0).kill_on_drop(true);
+        command.env(SUPERVISED, "1").stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting process {process}")).or_exit(Exit::Failed)?;
         let pid = child.id().unwrap_or_default();
         tracing::info!(process, pid, "started a process");
@@ -161,9 +163,14 @@ async fn pass_lines(process: usize, stderr: ChildStderr, format: LogFormat) {
     }
 }
 
+/// Whether this process has a supervisor.
+pub fn is_supervised() -> bool {
+    std::env::var_os(SUPERVISED).is_some()
+}
+
 /// Ends this process when its supervisor is gone, if it has one.
 pub fn end_with_supervisor() {
-    if std::env::var_os(SUPERVISED).is_none() {
+    if !is_supervised() {
         return;
     }
     thread::spawn(|| {

@@ -119,7 +119,9 @@ pub const FORBIDDEN: [RDKafkaErrorCode; 5] = [
     RDKafkaErrorCode::SaslAuthenticationFailed,
 ];
 
-const TRANSIENT: [RDKafkaErrorCode; 32] = [
+const TRANSIENT: [RDKafkaErrorCode; 33] = [
+    // A question about a partition that has no leader yet.
+    RDKafkaErrorCode::NoEnt,
     RDKafkaErrorCode::BrokerTransportFailure,
     RDKafkaErrorCode::AllBrokersDown,
     RDKafkaErrorCode::Resolve,

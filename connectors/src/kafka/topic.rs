@@ -182,6 +182,12 @@ impl Topic {
         Reader::new(Arc::clone(&self.shared), Wanted { partition, next_offset, tail }, None)
     }
 
+    /// Reads a partition that was just added, from its first record on. Nobody is asked first: it may have no leader yet, which
+    /// the reader waits for as for any that is away.
+    pub fn reader_of_new(&self, partition: PartitionId) -> Result<Reader, SourceError> {
+        Reader::new(Arc::clone(&self.shared), Wanted { partition, next_offset: 0, tail: None }, None)
+    }
+
     /// Reads a partition from an offset up to another one (exclusive), where it is finished.
     pub fn reader_until(&self, partition: PartitionId, first: u64, end: u64) -> Result<Reader, SourceError> {
         self.check(partition, first, None)?;

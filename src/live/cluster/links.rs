@@ -3,11 +3,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream, ToSocketAddrs as _},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -18,17 +14,16 @@ use hmac::Mac as _;
 use super::{
     Key, Place, Pulse,
     handshake::{self, Hello, Proved, Purpose, Timed},
+    pending::Pending,
 };
 use crate::{
     exit::{Exit, Failure, OrExit as _},
     live::plan::Plan,
+    supervise,
 };
 
 /// For a whole handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// Strangers and members whose handshake is under way, at most: each costs a thread.
-const PENDING_MAX: usize = 16;
 
 /// Between two tries to reach another process.
 const RETRY: Duration = Duration::from_millis(100);
@@ -66,7 +61,9 @@ impl Listener {
         let listener = listener.map_err(|error| {
             let in_use =
                 error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse);
-            Failure::new(if in_use { Exit::OtherOwner } else { Exit::Failed }, error)
+            // A supervisor draws another address for the next start.
+            let is_final = in_use && !supervise::is_supervised();
+            Failure::new(if is_final { Exit::OtherOwner } else { Exit::Failed }, error)
         })?;
         Ok(Self { listener, place: place.clone(), key, patience })
     }
@@ -164,18 +161,16 @@ impl Listener {
         let listener = self.listener.try_clone().context("listening").or_exit(Exit::Internal)?;
         let (calls, taken) = mpsc::channel();
         let (place, key, welcome, pending) =
-            (self.place.clone(), self.key.clone(), Arc::new(welcome), Arc::new(AtomicUsize::new(0)));
+            (self.place.clone(), self.key.clone(), Arc::new(welcome), Arc::new(Pending::default()));
         let accept = move || {
             for stream in listener.incoming().flatten() {
                 let calls = calls.clone();
-                if PENDING_MAX <= pending.fetch_add(1, Ordering::AcqRel) {
-                    pending.fetch_sub(1, Ordering::AcqRel);
-                    continue;
-                }
+                let Ok(caller) = pending.enter(&stream) else { continue };
                 let (place, key) = (place.clone(), key.clone());
                 let (welcome, pending) = (Arc::clone(&welcome), Arc::clone(&pending));
                 thread::spawn(move || {
-                    let answered = answer(&stream, &key, &place, wanted).and_then(|proved| {
+                    let answered = answer(&stream, &key, &place, wanted);
+                    let answered = pending.leave(caller).and(answered).and_then(|proved| {
                         let (from, purpose) = (proved.hello.from, proved.hello.purpose);
                         welcome(proved, &stream).map(|()| (from, purpose))
                     });
@@ -184,7 +179,6 @@ impl Listener {
                         Ok((from, purpose)) => drop(calls.send(Call { from: usize::from(from), purpose, stream })),
                         Err(error) => tracing::warn!(%error, "a call from somebody else was dropped"),
                     }
-                    pending.fetch_sub(1, Ordering::AcqRel);
                 });
             }
         };

@@ -121,7 +121,7 @@ impl Lead {
         parts: Vec<StoredPart>,
         made: &UnderWay,
     ) -> Result<Committed, Failure> {
-        self.confirm_input(keeper)?;
+        self.confirm_input(keeper).map_err(|failure| with_loss(failure, made))?;
         let manifest = self.manifest(keeper.version(number), &parts, made)?;
         write_manifest(keeper, &manifest)?;
         let Manifest { version, frontier, watermark, .. } = manifest;
@@ -217,6 +217,19 @@ impl Lead {
         let names: Vec<String> = kept.iter().flat_map(|(_, names)| names.clone()).collect();
         let checkpoints = &mut keeper.checkpoints;
         patiently(&keeper.facts, state_patience(), || checkpoints.retain(&versions, &names))
+    }
+}
+
+/// Of a log that was replaced, what was read of it is lost.
+fn with_loss(failure: Failure, made: &UnderWay) -> Failure {
+    if failure.code != Exit::InputReplaced {
+        return failure;
+    }
+    let partitions = made.cuts.first().iter().flat_map(|cut| cut.partitions.0.values()).map(|at| at.next_offset);
+    let lost: u64 = partitions.sum();
+    Failure {
+        error: failure.error.context(format!("the {lost} records that were read of the log are lost")),
+        ..failure
     }
 }
 
