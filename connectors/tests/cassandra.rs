@@ -1,5 +1,7 @@
 //! The tables of Cassandra, against a real one.
 
+#![allow(clippy::unwrap_used)]
+
 mod cassandra_support;
 
 use std::{

@@ -1,5 +1,7 @@
 //! A Cassandra that dies, freezes, answers late or not at all: every row is right afterwards.
 
+#![allow(clippy::unwrap_used)]
+
 mod cassandra_support;
 
 use std::{
