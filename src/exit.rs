@@ -70,6 +70,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Ends the process at once, from a thread that can't return to `main`: what is not in a checkpoint is read again at the
+/// next start, as after a kill.
+#[expect(clippy::disallowed_methods, reason = "waiting for destructors would be waiting for a process that is gone")]
+pub fn end_at_once(code: Exit) -> ! {
+    std::process::exit(code as i32)
+}
+
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub struct Failure {

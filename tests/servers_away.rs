@@ -50,7 +50,8 @@ fn while_the_broker_is_away_queries_are_answered_and_events_refused_and_it_goes_
     server.clients[1].stats("v", &format!("after={token}")).expect(200);
 
     let mut counted = 1;
-    let away: [(&str, fn(&mut Kafka), fn(&mut Kafka)); 2] =
+    type Act = fn(&mut Kafka);
+    let away: [(&str, Act, Act); 2] =
         [("frozen", Kafka::stop_signal, Kafka::continue_signal), ("killed", Kafka::kill, Kafka::restart)];
     for (how, leave, come_back) in away {
         leave(&mut kafka);

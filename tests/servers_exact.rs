@@ -149,7 +149,7 @@ fn kill_a_process(server: &mut Server, rng: &mut ChaCha8Rng) {
 fn tell_what_was_said(server: &Server) {
     for text in ["kafka answers again", "trying again", "rows again"] {
         let stderr = server.stderr();
-        let said = stderr.lines().filter(|line| line.contains(text));
-        println!("{} lines say {text:?}: {:?}", said.clone().count(), said.last());
+        let mut said = stderr.lines().filter(|line| line.contains(text));
+        println!("{} lines say {text:?}: {:?}", said.clone().count(), said.next_back());
     }
 }

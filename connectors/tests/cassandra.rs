@@ -1,9 +1,12 @@
 //! The tables of Cassandra, against a real one.
 
+#![allow(clippy::unwrap_used)]
+
 mod cassandra_support;
 
 use std::{
     net::TcpListener,
+    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
@@ -147,12 +150,48 @@ fn a_zombie_is_fenced_whether_it_claims_before_or_after_its_successor() {
     assert_eq!(older.claim().unwrap(), Some(claim(2, 5)));
 }
 
+/// Whether we may write is asked by a transaction that does not take effect. Where there was a claim, its answer was taken for
+/// a claim that is not whole, and no job could be started a second time.
+#[test]
+fn regression_tables_that_are_claimed_open_again() {
+    let keyspace = Keyspace::new("again");
+    let claim = Claim { history: 7, generation: 1, frontier: 10 };
+    keyspace.open().set_claim(&claim).unwrap();
+    assert_eq!(keyspace.open().claim().unwrap(), Some(claim));
+}
+
+/// The answer to a takeover that came too late lacked the frontier, and was taken for a claim that is not whole.
+#[test]
+fn regression_of_generations_that_take_over_at_once_the_greatest_wins_and_the_others_are_fenced() {
+    let keyspace = Keyspace::new("takeover");
+    let tables = keyspace.open();
+    tables.clone().set_claim(&Claim { history: 7, generation: 1, frontier: 0 }).unwrap();
+    for round in 1..20_u64 {
+        let both = Barrier::new(4);
+        thread::scope(|scope| {
+            for older in 0..4 {
+                let (mut tables, both) = (tables.clone(), &both);
+                scope.spawn(move || {
+                    both.wait();
+                    match tables.set_claim(&Claim { history: 7, generation: 10 * round - older, frontier: round }) {
+                        Ok(()) => {}
+                        Err(SinkError::Fenced { .. }) => assert_ne!(older, 0, "the greatest is fenced by nobody"),
+                        Err(other) => panic!("round {round}, generation {}: {other:?}", 10 * round - older),
+                    }
+                });
+            }
+        });
+        assert_eq!(tables.clone().claim().unwrap().map(|claim| claim.generation), Some(10 * round));
+    }
+}
+
 #[test]
 fn of_two_histories_that_claim_at_once_exactly_one_wins() {
     let keyspace = Keyspace::new("race");
     let tables = [keyspace.open(), keyspace.open()];
     for round in 0..10_u64 {
         emptied(&tables[0]);
+        let both = Barrier::new(2);
         let answers = thread::scope(|scope| {
             let claims: Vec<_> = tables
                 .iter()
@@ -161,7 +200,11 @@ fn of_two_histories_that_claim_at_once_exactly_one_wins() {
                     let mut tables = tables.clone();
                     // The generations differ in either direction: they decide nothing between histories.
                     let claim = Claim { history, generation: (round + history as u64) % 3, frontier: 1 };
-                    scope.spawn(move || (tables.set_claim(&claim), claim))
+                    let both = &both;
+                    scope.spawn(move || {
+                        both.wait();
+                        (tables.set_claim(&claim), claim)
+                    })
                 })
                 .collect();
             claims.into_iter().map(|claim| claim.join().unwrap()).collect::<Vec<_>>()

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     cli::{ClusterArgs, Global, LogFormat},
-    exit::{Exit, Failure, OrExit as _},
+    exit::{Exit, Failure, OrExit as _, end_at_once},
 };
 
 /// Set in processes under supervision.
@@ -177,6 +177,6 @@ pub fn end_with_supervisor() {
         let mut nothing = [0];
         while matches!(io::stdin().read(&mut nothing), Ok(1)) {}
         tracing::error!("the supervisor is gone: ending");
-        std::process::exit(Exit::Failed as i32);
+        end_at_once(Exit::Failed)
     });
 }

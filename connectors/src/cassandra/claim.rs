@@ -128,29 +128,38 @@ pub(super) async fn set(
 
 /// Says that the rows are being removed. Nothing to do where nobody has claimed them.
 pub(super) async fn mark(session: &Session, statements: &Statements) -> Result<(), CassandraError> {
-    transact(session, &statements.claim_mark, (text_of(NO_HISTORY),)).await.map(|_| ())
+    answer(session, &statements.claim_mark, (text_of(NO_HISTORY),)).await.map(|_| ())
 }
 
 /// Removes a claim that is marked.
 pub(super) async fn delete(session: &Session, statements: &Statements) -> Result<(), CassandraError> {
-    transact(session, &statements.claim_delete, (text_of(NO_HISTORY),)).await.map(|_| ())
+    answer(session, &statements.claim_delete, (text_of(NO_HISTORY),)).await.map(|_| ())
 }
 
 /// Runs a transaction that never takes effect: it fails where we may not write, or where nobody could agree.
 pub(super) async fn may_write(session: &Session, statements: &Statements) -> Result<(), CassandraError> {
-    transact(session, &statements.claim_delete, ("the history that no claim has",)).await.map(|_| ())
+    answer(session, &statements.claim_delete, ("the history that no claim has",)).await.map(|_| ())
 }
 
+/// What a transaction answers: whether it was applied, and where it was not, the columns that its condition names.
+async fn answer(
+    session: &Session,
+    statement: &PreparedStatement,
+    values: impl SerializeRow,
+) -> Result<Named, CassandraError> {
+    let text = statement.get_statement();
+    let result = session.execute_unpaged(statement, values).await.map_err(|cause| CassandraError::of(text, cause))?;
+    Named::first(text, result)?.ok_or_else(|| CassandraError::of_answer(text, "a transaction without an answer"))
+}
+
+/// Runs a transaction whose condition names all columns of the claim.
 async fn transact(
     session: &Session,
     statement: &PreparedStatement,
     values: impl SerializeRow,
 ) -> Result<Outcome, CassandraError> {
     let text = statement.get_statement();
-    let result = session.execute_unpaged(statement, values).await.map_err(|cause| CassandraError::of(text, cause))?;
-    let Some(row) = Named::first(text, result)? else {
-        return Err(CassandraError::of_answer(text, "a transaction without an answer"));
-    };
+    let row = answer(session, statement, values).await?;
     match row.get("[applied]") {
         Some(CqlValue::Boolean(true)) => Ok(Outcome::Applied),
         // Only where there is no row are all its columns null: each claim is written whole.

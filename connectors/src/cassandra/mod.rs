@@ -58,8 +58,10 @@ const TRUNCATE_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// The tables of one keyspace. Clones are handles of the same session.
 ///
-/// * A write is durable when it is `Ok`: acknowledged by a quorum of the local data centre. It is atomic within 100 rows
-///   of one partition and not beyond.
+/// * A write is `Ok` once a quorum of the local data centre has acknowledged it, and as durable as those nodes keep it.
+///   With their default, `commitlog_sync: periodic`, a node that dies loses what it acknowledged last (up to 10 s, and it
+///   is not only the machine that has to die): one copy alone is durable with `commitlog_sync: batch` or `group` only.
+/// * It is atomic within 100 rows of one partition and not beyond.
 /// * Of two rows of one window in one write the last counts.
 /// * A write in which nothing is acknowledged any more ends after 40 s at the latest ([`SinkError::Unanswered`]); all
 ///   other calls but [`CountSink::clear`] after a few request timeouts (10 s each).
@@ -167,7 +169,10 @@ async fn link(access: Access, patience: Duration, missing: Missing) -> Result<Li
     let may_mend = |error: &CassandraError| missing == Missing::Refuse && schema::is_missing(error);
     patience.with(may_mend, || schema::ensure(&session, settings, missing)).await?;
     let keyspace = settings.quoted_keyspace();
-    let statements = patience.with(|_| false, || Statements::prepare(&session, &keyspace)).await?;
+    // A node shows tables in system_schema a moment before it knows them.
+    let may_mend =
+        |error: &CassandraError| missing == Missing::Refuse && matches!(error, CassandraError::Refused { .. });
+    let statements = patience.with(may_mend, || Statements::prepare(&session, &keyspace)).await?;
     if missing == Missing::Create {
         patience.with(|_| false, || claim::may_write(&session, &statements)).await?;
     }

@@ -67,9 +67,10 @@ impl Statements {
                 "INSERT INTO {claim} (scope, history, generation, frontier) VALUES ('{SCOPE}', ?, ?, ?) IF NOT EXISTS"
             ))
             .await?,
+            // The last condition always holds: an answer has the columns that conditions name, and all are wanted.
             claim_takeover: one(format!(
                 "UPDATE {claim} SET generation = ?, frontier = ? WHERE scope = '{SCOPE}' \
-                 IF history = ? AND generation < ?"
+                 IF history = ? AND generation < ? AND frontier >= 0"
             ))
             .await?,
             claim_progress: one(format!(

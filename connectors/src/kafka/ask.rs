@@ -46,7 +46,13 @@ impl Asker {
 
     /// One offset of each of these partitions.
     pub fn offsets_of(&self, partitions: &[u32], place: Place, unwanted: &dyn Fn() -> bool) -> Result<Vec<u64>, Fault> {
-        self.drained(native::offsets(&self.client, &self.topic, partitions, place, ASK_LIMIT, unwanted))
+        let ask = || native::offsets(&self.client, &self.topic, partitions, place, ASK_LIMIT, unwanted);
+        // What librdkafka remembers of a leader may be out of date, and it does not look again by itself.
+        let again = |fault: Fault| match fault.is_transient() {
+            true => self.metadata(unwanted).and_then(|_| ask()),
+            false => Err(fault),
+        };
+        self.drained(ask().or_else(again))
     }
 
     /// Asks any broker that answers. librdkafka then also knows again which brokers there are.

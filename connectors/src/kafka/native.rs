@@ -320,7 +320,9 @@ pub fn offsets(
         }
     }
     let all: Option<Vec<u64>> = found.into_iter().collect();
-    all.ok_or_else(|| Fault::new(RDKafkaErrorCode::Fail, "the brokers' answer names no offset of a partition"))
+    // So it is while a partition has no leader.
+    let missing = "the brokers' answer names no offset of a partition";
+    all.ok_or_else(|| Fault::new(RDKafkaErrorCode::OffsetNotAvailable, missing))
 }
 
 /// The queue that one answer comes to. An answer that comes after this is gone is dropped by librdkafka.
@@ -468,4 +470,12 @@ unsafe fn text(from: *const c_char) -> String {
 unsafe fn bytes<'a>(from: *const c_void, len: usize) -> Option<&'a [u8]> {
     // SAFETY: by contract.
     (!from.is_null()).then(|| unsafe { slice::from_raw_parts(from.cast(), len) })
+}
+
+/// Lets a client behave as after an error that it can't go on after.
+#[cfg(test)]
+pub fn break_for_good<C: rdkafka::ClientContext>(client: &rdkafka::client::Client<C>) {
+    let code = rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+    // SAFETY: the client lives, the text is a C string.
+    unsafe { rd::rd_kafka_test_fatal_error(client.native_ptr(), code, c"a test".as_ptr()) };
 }

@@ -10,9 +10,9 @@ use std::{
 use dataflows::port::PartitionId;
 use rdkafka::{
     ClientContext, Message, Statistics,
-    config::RDKafkaLogLevel,
+    config::{ClientConfig, RDKafkaLogLevel},
     error::KafkaError as RdError,
-    producer::{BaseRecord, DeliveryResult, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer},
     types::RDKafkaErrorCode,
 };
 use tokio::sync::oneshot;
@@ -71,18 +71,24 @@ pub type Done = Box<dyn FnOnce(Result<Places, ProduceError>) + Send>;
 pub struct Producer {
     topic: Arc<str>,
     queued_bytes_max: usize,
-    native: Arc<ThreadedProducer<Deliveries>>,
+    config: Arc<ClientConfig>,
+    native: Arc<Mutex<Native>>,
     queued: Arc<Queued>,
 }
+
+/// The client, which another takes the place of after an error that it can't go on after.
+type Native = Arc<ThreadedProducer<Deliveries>>;
 
 impl Producer {
     /// Makes a producer. Does not wait for the brokers, nor ask whether the topic is there.
     pub fn open(settings: &Settings, limits: ProducerLimits) -> Result<Self, KafkaError> {
-        let native = client(&settings.producer(limits.timeout), Deliveries)?;
+        let config = settings.producer(limits.timeout);
+        let native: Native = Arc::new(client(&config, Deliveries)?);
         Ok(Self {
             topic: settings.topic.as_str().into(),
             queued_bytes_max: limits.queued_bytes,
-            native: Arc::new(native),
+            config: Arc::new(config),
+            native: Arc::new(Mutex::new(native)),
             queued: Arc::default(),
         })
     }
@@ -113,6 +119,19 @@ impl Producer {
         Feed { producer: self.clone(), outcome: Arc::new(Mutex::new(Ok(BTreeMap::new()))) }
     }
 
+    /// The client, made anew where it is of no use any more: brokers that lost what they had acknowledged, say.
+    fn native(&self) -> Native {
+        let mut native = lock(&self.native);
+        if let Some((code, what)) = native.client().fatal_error() {
+            tracing::warn!(%code, what, "the producer is made anew");
+            match client(&self.config, Deliveries) {
+                Ok(new) => *native = Arc::new(new),
+                Err(error) => tracing::error!(%error, "the producer can't be made anew"),
+            }
+        }
+        Arc::clone(&native)
+    }
+
     /// The bytes are reserved.
     fn enqueue(&self, batch: &[(Vec<u8>, Vec<u8>)], bytes: usize, done: Done) {
         let waiting = Arc::new(Waiting {
@@ -120,9 +139,10 @@ impl Producer {
             queued: Arc::clone(&self.queued),
             bytes,
         });
+        let native = self.native();
         for (key, payload) in batch {
             let record = BaseRecord::with_opaque_to(&self.topic, Arc::clone(&waiting)).key(key).payload(payload);
-            if let Err((error, _)) = self.native.send(record) {
+            if let Err((error, _)) = native.send(record) {
                 waiting.one_is_over(Err(failed(&error, key.len() + payload.len())));
             }
         }
@@ -301,4 +321,30 @@ impl fmt::Debug for Producer {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::{native::break_for_good, wait::block_on};
+
+    #[test]
+    fn after_an_error_that_it_cannot_go_on_after_a_producer_is_made_anew() {
+        let settings = Settings {
+            brokers: vec!["127.0.0.1:1".into()],
+            topic: "t".into(),
+            dead_letter_topic: String::new(),
+            properties: BTreeMap::new(),
+        };
+        let limits = ProducerLimits { timeout: Duration::from_millis(100), ..ProducerLimits::default() };
+        let producer = Producer::open(&settings, limits).unwrap();
+        let old = producer.native();
+        break_for_good(old.client());
+        assert!(old.client().fatal_error().is_some());
+        let Err(ProduceError::Failed(what)) = block_on(producer.send(vec![(vec![1], vec![2])])) else {
+            panic!("nobody is there")
+        };
+        assert!(what.contains("timed out"), "it waited for a broker: {what}");
+        assert!(!Arc::ptr_eq(&old, &producer.native()));
+    }
 }

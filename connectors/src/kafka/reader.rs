@@ -29,9 +29,6 @@ use super::{
     topic::{Seen, Shared},
 };
 
-/// A watch whose brokers last answered before this proves no end.
-const FRESH: Duration = Duration::from_secs(3);
-
 /// Between two checks that nobody answers, and before one that follows another.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -236,7 +233,7 @@ impl Reader {
         let seen = self.shared.seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let proves = |seen: &Seen| {
             let end = seen.offsets.get(self.partition.0 as usize).map(|(_, end)| *end);
-            seen.reachable && seen.answered.elapsed() < FRESH && end.is_none_or(|end| end <= self.next_offset)
+            seen.reachable && seen.answered.elapsed() < seen.fresh_for && end.is_none_or(|end| end <= self.next_offset)
         };
         self.at_end && seen.as_ref().is_none_or(proves)
     }

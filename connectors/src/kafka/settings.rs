@@ -133,17 +133,6 @@ impl Settings {
         self.fixed(config, &fixed)
     }
 
-    /// Reads a consumer group's offsets.
-    pub(super) fn group(&self, group: &str) -> ClientConfig {
-        let fixed = [
-            ("group.id", group),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("isolation.level", "read_committed"),
-        ];
-        self.fixed(self.client(), &fixed)
-    }
-
     /// Produces events; gives a record up after `timeout`.
     pub(super) fn producer(&self, timeout: Duration) -> ClientConfig {
         let mut config = self.client();

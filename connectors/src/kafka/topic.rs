@@ -67,6 +67,8 @@ pub struct Seen {
     pub answered: Instant,
     /// Whether their last answer was one.
     pub reachable: bool,
+    /// For how long it proves an end.
+    pub fresh_for: Duration,
     /// First and end offset of each partition.
     pub offsets: Vec<(u64, u64)>,
 }
@@ -149,6 +151,12 @@ impl Topic {
     /// The first offset that each partition holds, and the end: the last stable offset.
     pub fn offsets(&self) -> Result<Vec<(u64, u64)>, KafkaError> {
         self.patiently(|| self.shared.offsets(&|| false))
+    }
+
+    /// The offset behind the last record of each partition, of unfinished transactions too.
+    pub(super) fn high_offsets(&self) -> Result<Vec<u64>, KafkaError> {
+        let all: Vec<u32> = (0..self.partitions()).collect();
+        self.patiently(|| self.shared.offsets_of(&all, Place::High, &|| false))
     }
 
     /// Makes sure that the topic is the one that was opened: then everything read from it before this call is of that one.

@@ -96,7 +96,7 @@ fn a_record_is_the_letter_and_says_whose_it_is() {
 }
 
 #[test]
-fn what_was_published_is_known_after_a_restart_also_when_the_group_is_forgotten() {
+fn what_was_published_is_known_after_a_restart() {
     let fresh = Fresh::make(1);
     let mut first = open(&fresh);
     first.publish(version(1, 1), &[letter(1), letter(2)]).unwrap();
@@ -112,13 +112,55 @@ fn what_was_published_is_known_after_a_restart_also_when_the_group_is_forgotten(
     assert_eq!(other.newest().unwrap(), None);
     assert_eq!(other.published().unwrap().len(), 3);
     other.publish(version(9, 9), &[letter(4)]).unwrap();
-    fresh.forget_group(&format!("tidemark-letters-{:032x}", fresh.history));
     let mut third = open(&fresh);
     assert_eq!(third.newest().unwrap(), Some(version(1, 2)));
     third.publish(version(1, 2), &[letter(3)]).unwrap();
     third.publish(version(3, 3), &[letter(5)]).unwrap();
     assert_eq!(third.newest().unwrap(), Some(version(3, 3)));
     assert_eq!(seen(&fresh), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn the_newest_version_is_found_behind_many_letters_of_others_and_in_any_partition() {
+    let fresh = Fresh::make(1);
+    fresh.create_named(&fresh.settings.dead_letter_topic, 3, &[]);
+    let mut first = open(&fresh);
+    first.publish(version(1, 1), &(0..50).map(letter).collect::<Vec<_>>()).unwrap();
+    first.publish(version(1, 2), &[letter(50)]).unwrap();
+    drop(first);
+    let mut other = Letters::open(&fresh.settings, fresh.history + 1, PATIENCE).unwrap();
+    other.publish(version(7, 7), &(0..9_000).map(letter).collect::<Vec<_>>()).unwrap();
+    drop(other);
+    assert_eq!(open(&fresh).newest().unwrap(), Some(version(1, 2)));
+    assert_eq!(Letters::open(&fresh.settings, fresh.history + 2, PATIENCE).unwrap().newest().unwrap(), None);
+}
+
+#[test]
+fn letters_behind_an_unfinished_transaction_of_somebody_else_are_waited_for() {
+    let fresh = Fresh::make(1);
+    drop(open(&fresh));
+    let other = transactional(&format!("{}-other", fresh.name()));
+    transaction(&other, &fresh.settings.dead_letter_topic, &numbered(0..1), Ending::Open);
+    let mut first = open(&fresh);
+    let finish = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        other.abort_transaction(DEADLINE).unwrap();
+    });
+    assert_eq!(first.newest().unwrap(), None);
+    finish.join().unwrap();
+    first.publish(version(1, 1), &[letter(1)]).unwrap();
+    let other = transactional(&format!("{}-other", fresh.name()));
+    transaction(&other, &fresh.settings.dead_letter_topic, &numbered(0..1), Ending::Open);
+    first.publish(version(1, 2), &[letter(2)]).unwrap();
+    assert_eq!(seen(&fresh), [1]);
+    let mut second = open(&fresh);
+    let finish = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        other.abort_transaction(DEADLINE).unwrap();
+    });
+    assert_eq!(second.newest().unwrap(), Some(version(1, 2)));
+    finish.join().unwrap();
+    assert_eq!(seen(&fresh), [1, 2]);
 }
 
 #[test]

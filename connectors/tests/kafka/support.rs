@@ -122,7 +122,13 @@ impl Fresh {
 
     /// Makes the topic, again and again while one of that name is still being deleted.
     pub fn create(&self, partitions: i32, properties: &[(&str, &str)]) {
-        let mut topic = NewTopic::new(self.name(), partitions, TopicReplication::Fixed(1));
+        self.create_named(self.name(), partitions, properties);
+        // Made is not yet led.
+        until("the topic's leaders", || Topic::open(&self.settings, None, PATIENCE).ok().map(drop));
+    }
+
+    pub fn create_named(&self, name: &str, partitions: i32, properties: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         for (key, value) in properties {
             topic = topic.set(key, value);
         }
@@ -130,8 +136,6 @@ impl Fresh {
             let made = block_on(admin().create_topics([&topic], &options())).unwrap();
             made[0].as_ref().ok().map(drop)
         });
-        // Made is not yet led.
-        until("the topic's leaders", || Topic::open(&self.settings, None, PATIENCE).ok().map(drop));
     }
 
     pub fn delete(&self) {
@@ -151,11 +155,6 @@ impl Fresh {
         offsets.add_partition_offset(self.name(), partition, Offset::Offset(offset)).unwrap();
         let deleted = block_on(admin().delete_records(&offsets, &options())).unwrap();
         assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");
-    }
-
-    pub fn forget_group(&self, group: &str) {
-        let forgotten = block_on(admin().delete_groups(&[group], &options())).unwrap();
-        assert!(forgotten[0].is_ok(), "{forgotten:?}");
     }
 
     pub fn open(&self) -> Topic {

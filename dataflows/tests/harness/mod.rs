@@ -1,5 +1,8 @@
 //! Runs the whole graph in memory: partitions, crashes and restarts on other worker counts, questions.
 
+// Each test binary uses its own share of this.
+#![allow(dead_code)]
+
 use std::{
     cell::Cell,
     collections::BTreeMap,

@@ -2,7 +2,7 @@
 
 use std::{io::Write as _, panic::PanicHookInfo, thread, time::Duration};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, end_at_once};
 
 /// The heartbeats know who it was and why; they end the process within this, if they live.
 const HEARTBEATS_FIRST: Duration = Duration::from_secs(2);
@@ -17,5 +17,5 @@ pub fn is_lost_link(panic: &PanicHookInfo<'_>) -> bool {
 pub fn end_after_lost_link() {
     thread::sleep(HEARTBEATS_FIRST);
     let _ = std::io::stderr().lock().write_all(b"tidemark: the link to another process is lost\n");
-    std::process::exit(Exit::Failed as i32);
+    end_at_once(Exit::Failed)
 }

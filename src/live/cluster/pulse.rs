@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::anyhow;
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, end_at_once};
 
 /// Between two beats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ impl Pulse {
     fn die(&self, failure: &Failure) {
         self.fail(failure);
         tracing::error!("{:#}", failure.error);
-        std::process::exit(failure.code as i32);
+        end_at_once(failure.code)
     }
 }
 

@@ -225,8 +225,7 @@ fn with_loss(failure: Failure, made: &UnderWay) -> Failure {
     if failure.code != Exit::InputReplaced {
         return failure;
     }
-    let partitions = made.cuts.first().into_iter().flat_map(|cut| cut.partitions.0.values()).map(|at| at.next_offset);
-    let lost: u64 = partitions.sum();
+    let lost: u64 = made.cuts.first().map_or(0, |cut| cut.partitions.0.values().map(|at| at.next_offset).sum());
     Failure {
         error: failure.error.context(format!("the {lost} records that were read of the log are lost")),
         ..failure

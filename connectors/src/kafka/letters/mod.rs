@@ -8,9 +8,10 @@
 //! | header `tidemark-generation`, `tidemark-number` | the version that it was published under, decimal |
 //! | header `tidemark-topic-id` | the refused record's topic, 32 hexadecimal digits, 0 where brokers have no ids |
 //!
-//! **Once.** The same transaction commits an offset of the consumer group `tidemark-letters-HISTORY` on the topic's
-//! partition 0: the version's number, with `GENERATION-NUMBER` as its metadata. So the newest version is known exactly when
-//! its letters are there. Brokers forget the offsets of a group after a while; then the records' headers tell it.
+//! **Once.** The records carry the version that they were published under, and versions only rise, so the last record of a
+//! history names the newest one. It is looked for from the end, once: while the history has one owner, that knows it. (A
+//! consumer group's offset, committed in the same transaction, would name it too. But `rd_kafka_send_offsets_to_transaction`
+//! may block for ever when a broker goes away, librdkafka issue 5456.)
 //!
 //! **One owner.** The transactional id is `tidemark-HISTORY`: who opens it last has it, and ends what others had begun. An
 //! owner that lost it is told at its next transaction, and never takes it back.
@@ -26,9 +27,8 @@ use dataflows::{
     port::{LetterSink, PartitionId, SinkError, Version},
 };
 use rdkafka::{
-    ClientContext, Offset, Statistics, TopicPartitionList,
+    ClientContext, Statistics,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer},
     error::KafkaError as RdError,
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
@@ -37,7 +37,7 @@ use rdkafka::{
 
 use super::{
     ask::Asker,
-    context::{Context, log, warn_gently},
+    context::{log, warn_gently},
     error::{FORBIDDEN, Fault, KafkaError, is_any},
     settings::{LETTER_RECORD_BYTES_MAX, Settings},
     topic::{BATCH_BYTES, Creation, Topic, bytes_max_of, client, failure, properties_of},
@@ -71,8 +71,6 @@ pub struct Letters {
     /// The input topic's.
     topic_id: u128,
     batch_bytes: usize,
-    /// Knows the group's offset; never joins the group.
-    group: BaseConsumer<Context>,
     owner: Owner,
     /// The newest version, where it is known.
     newest: Option<Option<Version>>,
@@ -114,7 +112,6 @@ impl Letters {
             Err(fault) if fault.is_unknown_topic() => 0,
             Err(fault) => return Err(failure(settings, &settings.topic, patience, fault)),
         };
-        let group = client(&settings.group(&format!("tidemark-letters-{history:032x}")), Context::default())?;
         // A batch that the topic does not take fails all its letters: only one that is too large by itself may.
         let held = properties_of(settings, &settings.dead_letter_topic).unwrap_or_default();
         let batch_bytes = bytes_max_of(&held).unwrap_or(BATCH_BYTES).min(BATCH_BYTES);
@@ -124,7 +121,7 @@ impl Letters {
                 OwnError::Fault(fault) => failure(settings, &settings.dead_letter_topic, patience, fault),
             })?;
         let settings = settings.clone();
-        Ok(Self { settings, topic, history, topic_id, batch_bytes, group, owner: Owner::Us(producer), newest: None })
+        Ok(Self { settings, topic, history, topic_id, batch_bytes, owner: Owner::Us(producer), newest: None })
     }
 
     /// Ends what is pending, or becomes the owner again. Not where another has become it.
@@ -155,40 +152,23 @@ impl Letters {
         }
     }
 
-    /// The newest version by the group's offset, or by the records.
+    /// The newest version, by the records where it is not known.
     fn look_up(&mut self) -> Result<Option<Version>, SinkError> {
         if let Some(newest) = self.newest {
             return Ok(newest);
         }
-        let newest = match self.by_group().map_err(|fault| self.unanswered("a look at what is published", fault))? {
-            Some(version) => Some(version),
-            None => self.by_records().map_err(|error| self.unanswered("a look at what is published", error))?,
-        };
+        let newest = self.by_records().map_err(|error| self.unanswered("a look at what is published", error))?;
         self.newest = Some(newest);
         Ok(newest)
     }
 
-    fn by_group(&self) -> Result<Option<Version>, Fault> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&self.settings.dead_letter_topic, 0);
-        let committed = self.group.committed_offsets(list, STEP_LIMIT)?;
-        self.group.poll(Duration::ZERO);
-        let elements = committed.elements();
-        let Some(element) = elements.first() else { return Ok(None) };
-        element.error()?;
-        match element.offset() {
-            Offset::Offset(_) => Ok(parse_version(element.metadata())),
-            _ => Ok(None),
-        }
-    }
-
     fn by_records(&self) -> Result<Option<Version>, ReadError> {
         let mut newest = None;
-        for published in read::Published::of(&self.topic)? {
-            let published = published?;
-            if published.history == Some(self.history) {
-                newest = newest.max(published.version);
-            }
+        for (partition, bounds) in read::settled(&self.topic, STEP_LIMIT)? {
+            let last = read::last(&self.topic, partition, bounds, |published| {
+                published.version.filter(|_| published.history == Some(self.history))
+            })?;
+            newest = newest.max(last);
         }
         Ok(newest)
     }
@@ -209,25 +189,12 @@ impl Letters {
     /// Begins a transaction and puts everything into it.
     fn fill(&self, producer: &Publisher, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
         let what = || format!("the letters of checkpoint {}-{}", version.generation, version.number);
-        let fault = |error: RdError| self.unanswered(&what(), Fault::from(error));
         producer.context().start();
-        producer.begin_transaction().map_err(fault)?;
+        producer.begin_transaction().map_err(|error| self.unanswered(&what(), Fault::from(error)))?;
         for (index, letter) in letters.iter().enumerate() {
             self.put(producer, version, letter, index)?;
         }
-        let mut offsets = TopicPartitionList::new();
-        // No offset of a record; the number is for people who look at the group.
-        let number = i64::try_from(version.number).unwrap_or(i64::MAX);
-        let topic = &self.settings.dead_letter_topic;
-        offsets.add_partition_offset(topic, 0, Offset::Offset(number)).map_err(fault)?;
-        if let Some(mut element) = offsets.find_partition(topic, 0) {
-            element.set_metadata(format!("{}-{}", version.generation, version.number));
-        }
-        self.flush(producer, letters)?;
-        let group = self.group.group_metadata().ok_or_else(|| {
-            self.unanswered(&what(), Fault::new(RDKafkaErrorCode::UnknownGroup, "the client has no group"))
-        })?;
-        producer.send_offsets_to_transaction(&offsets, &group, STEP_LIMIT).map_err(fault)
+        self.flush(producer, letters)
     }
 
     fn put(&self, producer: &Publisher, version: Version, letter: &DeadLetter, index: usize) -> Result<(), SinkError> {
@@ -373,7 +340,8 @@ impl LetterSink for Letters {
         self.settle()?;
         let unread = |error| self.unanswered("a read of what is published", error);
         let mut places = HashSet::new();
-        for published in read::Published::of(&self.topic).map_err(unread)? {
+        let bounds = read::settled(&self.topic, STEP_LIMIT).map_err(unread)?;
+        for published in read::Published::within(&self.topic, bounds) {
             let published = published.map_err(unread)?;
             // A topic made anew under the same name has other records at the same places.
             let same_topic = [published.topic_id, self.topic_id].contains(&0) || published.topic_id == self.topic_id;
@@ -460,11 +428,6 @@ fn kind_of(error: &RdError, producer: &Publisher) -> Kind {
     }
 }
 
-fn parse_version(text: &str) -> Option<Version> {
-    let (generation, number) = text.split_once('-')?;
-    Some(Version { generation: generation.parse().ok()?, number: number.parse().ok()? })
-}
-
 /// Listens to the publisher: which letter was not taken first, by its place in the batch.
 #[derive(Default)]
 struct Publishing {
@@ -535,13 +498,5 @@ mod tests {
         assert!(bytes.len() <= LETTER_JSON_BYTES_MAX);
         let cut: Letter = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((cut.key.unwrap().len(), cut.payload.unwrap().len()), (LETTER_BYTES_MAX, LETTER_BYTES_MAX));
-    }
-
-    #[test]
-    fn versions_are_read_as_they_are_written() {
-        assert_eq!(parse_version("3-41"), Some(Version { generation: 3, number: 41 }));
-        for text in ["", "3", "3-", "-3", "a-b", "1-2-3"] {
-            assert_eq!(parse_version(text), None, "{text}");
-        }
     }
 }

@@ -19,6 +19,12 @@ use crate::{
 /// Brokers that give nothing for this long are given up.
 const SILENCE: Duration = Duration::from_secs(30);
 
+/// Records in which the last one is looked for first: about as many as come at once.
+const LAST_RECORDS: u64 = 1_024;
+
+/// Between two looks whether a transaction is finished.
+const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+
 /// Between two looks for more.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
@@ -32,6 +38,14 @@ pub enum ReadError {
     /// A partition of it can't be read.
     #[error("the topic of dead letters can't be read")]
     Source(#[from] SourceError),
+    /// Somebody's transaction is not finished.
+    #[error("an unfinished transaction holds partition {} up at offset {offset}", partition.0)]
+    HeldUp {
+        /// The partition.
+        partition: PartitionId,
+        /// The first offset that can't be read.
+        offset: u64,
+    },
     /// The brokers gave nothing.
     #[error("no dead letters came within {waited:?}")]
     Silent {
@@ -59,8 +73,9 @@ pub fn read(
     patience: Duration,
 ) -> Result<Reading, ReadError> {
     let topic = Topic::open_named(settings, &settings.dead_letter_topic, None, patience)?;
+    let bounds = (0..).map(PartitionId).zip(topic.offsets()?).collect();
     Ok(Reading {
-        records: Records::of(&topic, whole)?,
+        records: Records::within(&topic, bounds, whole),
         reason: reason.map(str::to_owned),
         left: limit.unwrap_or(usize::MAX),
     })
@@ -115,8 +130,8 @@ pub struct Published {
 }
 
 impl Published {
-    pub fn of(topic: &Topic) -> Result<Records<Self>, ReadError> {
-        Records::of(topic, |_, record| Self::from(record))
+    pub fn within(topic: &Topic, bounds: Vec<(PartitionId, Bounds)>) -> Records<Self> {
+        Records::within(topic, bounds, |_, record| Self::from(record))
     }
 
     fn from(record: &Record<'_>) -> Self {
@@ -141,20 +156,64 @@ impl Published {
     }
 }
 
+/// Waits until everything that lies in the topic now can be read: what a finished owner published may lie behind a
+/// transaction that somebody else has not finished.
+pub fn settled(topic: &Topic, limit: Duration) -> Result<Vec<(PartitionId, Bounds)>, ReadError> {
+    let start = Instant::now();
+    let highs = topic.high_offsets()?;
+    loop {
+        let offsets = topic.offsets()?;
+        let behind = offsets.iter().zip(&highs).position(|((_, stable), high)| stable < high);
+        match behind {
+            None => return Ok((0..).map(PartitionId).zip(offsets).collect()),
+            Some(partition) if limit < start.elapsed() => {
+                let (_, offset) = offsets[partition];
+                let partition = PartitionId(u32::try_from(partition).unwrap_or(u32::MAX));
+                return Err(ReadError::HeldUp { partition, offset });
+            }
+            Some(_) => thread::sleep(SETTLE_AGAIN),
+        }
+    }
+}
+
+/// The last of a partition's records that `find` finds something in, looked for from its end.
+pub fn last<T>(
+    topic: &Topic,
+    partition: PartitionId,
+    (first, end): Bounds,
+    find: impl Fn(&Published) -> Option<T>,
+) -> Result<Option<T>, ReadError> {
+    let (mut until, mut width) = (end, LAST_RECORDS);
+    while first < until {
+        let from = until.saturating_sub(width).max(first);
+        let mut last = None;
+        for published in Published::within(topic, vec![(partition, (from, until))]) {
+            last = find(&published?).or(last);
+        }
+        if last.is_some() {
+            return Ok(last);
+        }
+        (until, width) = (from, width.saturating_mul(8));
+    }
+    Ok(None)
+}
+
+/// Where a partition begins and ends.
+pub type Bounds = (u64, u64);
+
 /// The records of all partitions, one after the other.
 pub struct Records<T> {
     topic: Topic,
-    /// Partitions that are still to be read, with where they begin and end.
-    partitions: VecDeque<(PartitionId, (u64, u64))>,
+    /// Partitions that are still to be read.
+    partitions: VecDeque<(PartitionId, Bounds)>,
     open: Option<Reader>,
     take: fn(PartitionId, &Record<'_>) -> T,
     taken: VecDeque<T>,
 }
 
 impl<T> Records<T> {
-    fn of(topic: &Topic, take: fn(PartitionId, &Record<'_>) -> T) -> Result<Self, ReadError> {
-        let partitions = (0..).map(PartitionId).zip(topic.offsets()?).collect();
-        Ok(Self { topic: topic.clone(), partitions, open: None, take, taken: VecDeque::new() })
+    fn within(topic: &Topic, bounds: Vec<(PartitionId, Bounds)>, take: fn(PartitionId, &Record<'_>) -> T) -> Self {
+        Self { topic: topic.clone(), partitions: bounds.into(), open: None, take, taken: VecDeque::new() }
     }
 
     /// Reads until something is there; false at the end.
