@@ -213,5 +213,10 @@ fn a_table_that_was_dropped_while_stopped_is_not_made_anew_without_its_rows() {
     let place = Place::shared("dropped");
     let run = counted_one(&place, &folder.path().join("data"));
     cqlsh(&place.cassandra, &format!("DROP TABLE {}.stats_minute", place.keyspace));
-    run.start_and_end().expect(69, &["stats_minute", &place.keyspace]);
+    run.start_and_end().expect(69, &["stats_minute", &place.keyspace, "DROP TABLE"]);
+    run.clone().supervised(2).start_and_end().expect(69, &["stats_minute", &place.keyspace]);
+    // As it says.
+    cqlsh(&place.cassandra, &format!("DROP TABLE {}.claim", place.keyspace));
+    run.start().stop();
+    assert_eq!(outside::rows(&place).len(), 1);
 }
