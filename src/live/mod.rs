@@ -19,7 +19,12 @@ mod ports;
 mod rows;
 mod shelf;
 
-use std::{mem::ManuallyDrop, sync::Arc, thread, time::Duration};
+use std::{
+    mem::ManuallyDrop,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, anyhow};
 use dataflows::{
@@ -52,6 +57,17 @@ use crate::{
     http,
     service::CheckpointFacts,
 };
+
+/// By contract a stop takes 10 s at the most. What is not durable by then is as after a crash: read or written again.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+
+/// How a process has stopped that was told to.
+enum Stopped {
+    /// With a last checkpoint, all of its rows and letters acknowledged.
+    Settled,
+    /// Without, since a sink or a disk took too long.
+    InTime,
+}
 
 /// Runs one process until SIGTERM or SIGINT to any of its job, or until something fails for good.
 pub fn run(settings: &Settings, place: &Place, from_start: bool) -> Result<(), Failure> {
@@ -157,7 +173,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         if 1 < place.processes() {
             // Nor is anything waited for that was passed on to another process.
             runtime.shutdown_background();
-            return ended;
+            return ended.map(drop);
         }
     }
     for joined in ManuallyDrop::into_inner(workers).join() {
@@ -165,8 +181,12 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     }
     shelf.close();
     input.close();
-    ended?;
-    tracing::info!("stopped with a last checkpoint");
+    match ended? {
+        Stopped::Settled => tracing::info!("stopped with a last checkpoint"),
+        Stopped::InTime => {
+            tracing::warn!("stopped before all was written: the next start reads and writes again what is missing");
+        }
+    }
     Ok(())
 }
 
@@ -246,7 +266,7 @@ async fn serve(
     state: Arc<http::State>,
     keeper: Keeper,
     ending: &Ending,
-) -> Result<(), Failure> {
+) -> Result<Stopped, Failure> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM").or_exit(Exit::Internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT").or_exit(Exit::Internal)?;
     let (close, closed) = oneshot::channel::<()>();
@@ -273,6 +293,7 @@ async fn serve(
         ended = &mut ended => return keeper_ended(ended, &ending.errors),
         failure = failed(&ending.errors) => return Err(failure),
     };
+    let deadline = Instant::now() + STOP_WITHIN;
     tracing::info!("stopping: taking a last checkpoint");
     // The door first: nothing is acknowledged any more that would only be read at the next start.
     let _ = close.send(());
@@ -293,6 +314,10 @@ async fn serve(
     tokio::select! {
         ended = &mut ended => keeper_ended(ended, &ending.errors),
         failure = failed(&ending.errors) => Err(failure),
+        () = tokio::time::sleep_until(deadline.into()) => {
+            ending.mailbox.tell(Message::End);
+            Ok(Stopped::InTime)
+        }
         _ = second_signal => Err(Failure::new(Exit::Failed, anyhow!("stopped by a second signal, without a last checkpoint"))),
     }
 }
@@ -300,10 +325,10 @@ async fn serve(
 fn keeper_ended(
     ended: Result<Result<(), Failure>, oneshot::error::RecvError>,
     errors: &FirstError,
-) -> Result<(), Failure> {
+) -> Result<Stopped, Failure> {
     match (errors.failure(), ended) {
         (Some(failure), _) => Err(failure),
-        (None, Ok(ended)) => ended,
+        (None, Ok(ended)) => ended.map(|()| Stopped::Settled),
         (None, Err(_)) => Err(Failure::new(Exit::Internal, anyhow!("the keeper ended without a word"))),
     }
 }

@@ -318,7 +318,8 @@ mod tests {
         let start = Instant::now();
         let mut standing = Standing::default();
         // at (s) | stable, end | held up, and to be said
-        let rows: [(u64, u64, u64, &[(u32, bool)]); 9] = [
+        type Row<'a> = (u64, u64, u64, &'a [(u32, bool)]);
+        let rows: [Row<'_>; 9] = [
             (0, 5, 9, &[]),
             (59, 5, 10, &[]),
             (60, 5, 10, &[(0, true)]),
