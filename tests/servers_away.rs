@@ -202,7 +202,7 @@ fn a_table_that_is_dropped_while_running_ends_it_by_name() {
     let server = place.run(&folder.path().join("data")).supervised(2).workers(1).start();
     server.client.send(&[event("e", "v", "view", now_ms())]);
     wait_for("its row", SOON, || (outside::rows(&place).len() == 1).then_some(()));
-    cqlsh(&place.cassandra, &format!("DROP TABLE {}.stats_minute", place.keyspace));
+    cqlsh(&place.cassandra, &format!("DROP TABLE {}.stats_minute;", place.keyspace));
     server.client.send(&[event("f", "v", "view", now_ms())]);
     server.wait_for_end(SOON).expect(69, &["stats_minute", &place.keyspace]);
 }
@@ -212,11 +212,11 @@ fn a_table_that_was_dropped_while_stopped_is_not_made_anew_without_its_rows() {
     let folder = tempfile::tempdir().unwrap();
     let place = Place::shared("dropped");
     let run = counted_one(&place, &folder.path().join("data"));
-    cqlsh(&place.cassandra, &format!("DROP TABLE {}.stats_minute", place.keyspace));
+    cqlsh(&place.cassandra, &format!("DROP TABLE {}.stats_minute;", place.keyspace));
     run.start_and_end().expect(69, &["stats_minute", &place.keyspace, "DROP TABLE"]);
     run.clone().supervised(2).start_and_end().expect(69, &["stats_minute", &place.keyspace]);
     // As it says.
-    cqlsh(&place.cassandra, &format!("DROP TABLE {}.claim", place.keyspace));
+    cqlsh(&place.cassandra, &format!("DROP TABLE {}.claim;", place.keyspace));
     run.start().stop();
     assert_eq!(outside::rows(&place).len(), 1);
 }

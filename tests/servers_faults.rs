@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use connectors::partition::partition_of;
 use live_support::{
     Ended, Run, SOON, Server,
     client::{event, video_of_each},
@@ -133,61 +134,46 @@ fn records_that_retention_took_unread_are_told_by_number() {
 
 #[test]
 fn partitions_that_are_added_in_mid_stream_are_counted_without_a_restart() {
+    const ROUNDS: u64 = 300;
     let stage = Stage::new("grown");
     let mut server = stage.run().supervised(2).workers(1).start();
     let pids = server.pids();
     let videos: Vec<String> = (0..40).map(|n| format!("v{n}")).collect();
-    let post = |server: &Server, from: u64, number: u64| {
-        let lines: Vec<String> =
-            videos.iter().map(|video| event(&format!("{from}-{number}"), video, "view", now_ms())).collect();
-        server.clients[number as usize % 2].send(&lines)
-    };
-    for number in 0..20 {
-        post(&server, 4, number);
-    }
-    outside::grow_topic(&stage.place.kafka, &stage.place.topic, 6);
-    let mut token = String::new();
-    for number in 0..200 {
-        token = post(&server, 6, number);
-        // Repeats from before, of which the keys of some go to other partitions now.
-        post(&server, 4, number % 20);
-        let status = server.client.status();
-        let known = status["partitions"].as_array().unwrap();
-        if known.len() == 6 && known.iter().all(|at| 0 < at["next_offset"].as_u64().unwrap()) && 20 <= number {
-            println!("all six are read after {number} rounds");
-            break;
+    let start = now_ms() - 60_000;
+    // A round has an event of each video, where a producer puts it that knows of so many partitions.
+    let rounds = |numbers: std::ops::Range<u64>, partitions: u32| {
+        let mut lines: Lines = vec![Vec::new(); partitions as usize];
+        for number in numbers {
+            for video in &videos {
+                let line = event(&format!("e{number}"), video, "view", start + number * 100).into_bytes();
+                lines[partition_of(video.as_bytes(), partitions) as usize].push(line);
+            }
         }
-        assert_ne!(number, 199, "the new partitions are not read: {status}");
-        thread::sleep(Duration::from_millis(50));
-    }
-    let posted = token_rounds(&stage, &videos);
+        lines
+    };
+    stage.feed(&rounds(0..ROUNDS / 3, 4));
+    outside::grow_topic(&stage.place.kafka, &stage.place.topic, 6);
+    stage.feed(&rounds(ROUNDS / 3..ROUNDS / 3 * 2, 6));
+    // Also repeats of what was counted in another partition.
+    stage.feed(&rounds(ROUNDS / 6..ROUNDS, 6));
+    let log = outside::read_topic(&stage.place.kafka, &stage.place.topic);
+    assert!(log.ends.len() == 6 && log.ends.iter().all(|end| 0 < *end), "{:?}", log.ends);
     for client in &server.clients {
-        client.get(&format!("/v1/videos/v0/stats?after={token}")).unwrap().expect(200);
-        client.wait_until_visible(&outside::read_topic(&stage.place.kafka, &stage.place.topic).ends, SOON);
+        client.wait_until_visible(&log.ends, SOON);
         for video in &videos {
-            let answer = client.stats(video, "granularity=all").expect(200);
-            assert_eq!(answer["total"], posted, "{video}");
+            assert_eq!(client.stats(video, "granularity=all").expect(200)["total"], ROUNDS, "{video}");
         }
     }
     assert!(server.is_running());
     assert_eq!((server.starts().len(), server.pids()), (1, pids), "no restart");
     server.stop();
-    let rows = outside::rows(&stage.place);
-    assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), posted * videos.len() as u64);
-    let server = stage.run().start();
-    assert_eq!(total(&server, "v0", ""), posted);
-    server.stop();
-}
+    assert_eq!(outside::rows(&stage.place).iter().map(|row| row.count).sum::<u64>(), ROUNDS * videos.len() as u64);
+    assert_eq!(outside::letters(&stage.place), Vec::<Value>::new());
 
-/// How many different events of each video are in the topic.
-fn token_rounds(stage: &Stage, videos: &[String]) -> u64 {
-    let log = outside::read_topic(&stage.place.kafka, &stage.place.topic);
-    assert_eq!(log.ends.len(), 6);
-    let parsed = log.records.iter().flatten().map(|record| serde_json::from_slice::<Value>(&record.payload).unwrap());
-    let ids: std::collections::BTreeSet<(String, String)> =
-        parsed.map(|event| (event["video_id"].to_string(), event["event_id"].to_string())).collect();
-    assert_eq!(ids.len() % videos.len(), 0);
-    (ids.len() / videos.len()) as u64
+    let server = stage.run().start();
+    assert_eq!(server.starts()[0].records_to_read, 0);
+    assert_eq!(total(&server, "v0", ""), ROUNDS);
+    server.stop();
 }
 
 /// Transactions of 5 records each, to partition 0 and 1 in turn; then one that stays open until a file is there.
