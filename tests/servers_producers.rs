@@ -106,7 +106,7 @@ fn every_producer_of_the_readme_feeds_one_job() {
         let answer = client.stats("v1", "granularity=all").expect(200);
         assert_eq!(answer["total"], ids.len());
     }
-    truth.assert_served(&server);
+    truth.truth.assert_index(&server.client);
     let counted: u64 = truth.truth.outcome.ledger.iter().map(|ledger| ledger.counted).sum();
     assert_eq!(counted, 100_000 + ids.len() as u64, "each event counts once, whatever was repeated");
 
