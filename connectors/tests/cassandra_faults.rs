@@ -52,8 +52,24 @@ fn expected(writes: impl Iterator<Item = u64>) -> Vec<CountRow> {
     rows
 }
 
-/// Writes as the keeper does: the whole again until it is taken, without end within the test's.
-fn write_until_taken(tables: &mut Tables, number: u64) {
+/// Tells the threads of a test to end, also where it fails.
+#[derive(Default)]
+struct Stop {
+    stopped: AtomicBool,
+    failed: AtomicBool,
+}
+
+struct StopAtEnd<'a>(&'a Stop);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.failed.store(thread::panicking(), Ordering::SeqCst);
+        self.0.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Writes as the keeper does: the whole again until it is taken.
+fn write_until_taken(tables: &mut Tables, number: u64, stop: &Stop) {
     let rows = rows_of(number);
     let begun = Instant::now();
     loop {
@@ -63,7 +79,8 @@ fn write_until_taken(tables: &mut Tables, number: u64) {
             Err(error @ SinkError::Unanswered { .. }) => {
                 eprintln!("write {number}: {}", cassandra_support::chain(&error));
                 assert!(attempt.elapsed() < WRITE_ENDS_WITHIN, "{:?}", attempt.elapsed());
-                assert!(begun.elapsed() < Duration::from_secs(300), "write {number} is never taken");
+                assert!(begun.elapsed() < Duration::from_secs(120), "write {number} is never taken");
+                assert!(!stop.failed.load(Ordering::SeqCst), "the test has failed");
             }
             Err(other) => panic!("write {number}: {other:?}"),
         }
@@ -74,14 +91,15 @@ fn write_until_taken(tables: &mut Tables, number: u64) {
 fn a_node_that_is_killed_and_one_that_freezes_lose_and_change_no_row() {
     let mut server = server();
     let mut tables = Tables::open(&settings_at(server.address(), "killed"), PATIENCE).unwrap();
-    let (watch, stop) = (tables.clone(), AtomicBool::new(false));
+    let (watch, stop) = (tables.clone(), Stop::default());
     let (numbers, [high, fell, rose]) = thread::scope(|scope| {
         let stop = &stop;
+        let stop_at_end = StopAtEnd(stop);
         let writer = scope.spawn(move || {
             let mut number = 0;
-            while !stop.load(Ordering::SeqCst) {
+            while !stop.stopped.load(Ordering::SeqCst) {
                 number += 1;
-                write_until_taken(&mut tables, number);
+                write_until_taken(&mut tables, number, stop);
             }
             number
         });
@@ -100,7 +118,7 @@ fn a_node_that_is_killed_and_one_that_freezes_lose_and_change_no_row() {
         server.continue_signal();
         until("the concurrency rises", || fell + 8 < watch.stats().concurrency);
         rows(watch.stats().rows_acknowledged + 30_000);
-        stop.store(true, Ordering::SeqCst);
+        drop(stop_at_end);
         (writer.join().unwrap(), [before.concurrency, fell, watch.stats().concurrency])
     });
     // Not by assert_eq, which would print all of them.
@@ -115,7 +133,7 @@ fn a_node_that_is_killed_and_one_that_freezes_lose_and_change_no_row() {
 fn a_write_to_a_frozen_node_ends_in_the_time_that_is_stated() {
     let mut server = server();
     let mut tables = Tables::open(&settings_at(server.address(), "frozen"), PATIENCE).unwrap();
-    write_until_taken(&mut tables, 1);
+    write_until_taken(&mut tables, 1, &Stop::default());
     server.stop_signal();
     let begun = Instant::now();
     let answer = tables.write(version(2), &rows_of(2));
@@ -127,7 +145,7 @@ fn a_write_to_a_frozen_node_ends_in_the_time_that_is_stated() {
     assert!(matches!(claim, Err(SinkError::Unanswered { .. })), "{claim:?}");
     assert!(took < WRITE_ENDS_WITHIN && both < took + Duration::from_secs(15), "{took:?}, {both:?}");
     assert!(tables.stats().concurrency < 64, "{:?}", tables.stats());
-    write_until_taken(&mut tables, 2);
+    write_until_taken(&mut tables, 2, &Stop::default());
     assert!(stored(&tables) == expected(1..=2), "rows are missing, or other ones");
 }
 
@@ -144,7 +162,7 @@ fn a_write_that_a_living_node_never_acknowledges_ends_in_the_time_that_is_stated
     assert!(took < WRITE_ENDS_WITHIN, "{took:?}");
     assert!(tables.stats().concurrency < 64, "{:?}", tables.stats());
     proxy.meddling.late_percent.store(0, Ordering::SeqCst);
-    write_until_taken(&mut tables, 1);
+    write_until_taken(&mut tables, 1, &Stop::default());
     assert!(stored(&tables) == expected(1..=1), "rows are missing, or other ones");
 }
 
