@@ -1,5 +1,8 @@
 //! The tables of Cassandra, against a real one.
 
+// The whole file is a test: its helpers may unwrap as well.
+#![allow(clippy::unwrap_used)]
+
 mod cassandra_support;
 
 use std::{

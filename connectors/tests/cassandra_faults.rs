@@ -1,5 +1,8 @@
 //! A Cassandra that dies, freezes, answers late or not at all: every row is right afterwards.
 
+// The whole file is a test: its helpers may unwrap as well.
+#![allow(clippy::unwrap_used)]
+
 mod cassandra_support;
 
 use std::{

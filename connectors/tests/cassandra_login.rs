@@ -1,5 +1,8 @@
 //! Who is let in, and that nobody reads the password: users and rights, TLS.
 
+// The whole file is a test: its helpers may unwrap as well.
+#![allow(clippy::unwrap_used)]
+
 mod cassandra_support;
 
 use std::{
@@ -88,7 +91,7 @@ fn a_user_gets_what_it_may_have_and_the_password_is_told_to_nobody() {
         (reading.set_claim(&Claim { history: 7, generation: 1, frontier: 0 }), "UPDATE"),
     ];
     for (answer, statement) in answers {
-        let error = answer.err().expect("it may only read");
+        let error = answer.expect_err("it may only read");
         let text = chain(&error);
         assert!(matches!(error, SinkError::Refused { .. }) && text.contains(statement), "{text}");
         *told.borrow_mut() += &format!("{error:?} {text}");

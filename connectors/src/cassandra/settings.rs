@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn settings_that_can_not_work_are_named_by_their_key() {
-        let cases: [(&str, fn(&mut Settings)); 8] = [
+        type Spoil = fn(&mut Settings);
+        let cases: [(&str, Spoil); 8] = [
             ("contact_points", |settings| settings.contact_points.clear()),
             ("keyspace", |settings| settings.keyspace.clear()),
             ("keyspace", |settings| settings.keyspace = "a b".to_owned()),
