@@ -6,7 +6,10 @@
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use chrono::DateTime;
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::styling::Styles};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{TypedValueParser as _, styling::Styles},
+};
 use clap_complete::Shell;
 use dataflows::time::{EVENT_TIME_MAX, EventTime};
 
@@ -64,6 +67,8 @@ pub enum LogFormat {
 pub enum Command {
     /// Take events, count them, answer queries; SIGTERM ends it with a last checkpoint
     Run(RunArgs),
+    /// Start and supervise several processes of one job on this machine; SIGTERM ends all with a last checkpoint
+    Cluster(ClusterArgs),
     /// Generate load, or send the lines of a file
     Produce(ProduceArgs),
     /// Ask a running tidemark for the counts of a video
@@ -92,6 +97,11 @@ impl Command {
         match self {
             Command::Run(args) => Overrides {
                 workers: args.workers,
+                data_dir: args.data_dir.data_dir.clone(),
+                listen: args.listen.clone(),
+            },
+            Command::Cluster(args) => Overrides {
+                workers: Some(args.workers),
                 data_dir: args.data_dir.data_dir.clone(),
                 listen: args.listen.clone(),
             },
@@ -130,6 +140,38 @@ pub struct RunArgs {
     /// Ignore the checkpoints and count the log anew from its first record
     #[arg(long)]
     pub from_start: bool,
+    #[command(flatten)]
+    pub member: Option<Member>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ClusterArgs {
+    /// Processes
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1..=256).map(usize::from))]
+    pub processes: usize,
+    /// Worker threads in each process
+    #[arg(long, value_name = "W", default_value_t = 1)]
+    pub workers: u32,
+    #[command(flatten)]
+    pub data_dir: DataDir,
+    /// Address and port on which process 0 serves HTTP, and process i on the port + i [config: http.listen]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Ignore the checkpoints and count the log anew from its first record
+    #[arg(long)]
+    pub from_start: bool,
+}
+
+/// One process of several.
+#[derive(Clone, Debug, Args)]
+#[group(requires_all = ["process", "hosts"])]
+pub struct Member {
+    /// Which of the processes in the hosts file this is, from 0
+    #[arg(long, value_name = "I", required = false)]
+    pub process: usize,
+    /// File with the processes of the job, one host:port a line: where they listen for each other
+    #[arg(long, value_name = "FILE", required = false)]
+    pub hosts: PathBuf,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -236,10 +278,10 @@ impl fmt::Display for Granularity {
 
 #[derive(Clone, Debug, Args)]
 pub struct ReplayArgs {
-    /// History to read: files:GLOB (.jsonl, also .gz and .zst; each file is a partition) or log:DIR
+    /// History to read: files:GLOB (.jsonl, also .gz and .zst; each file is a partition), log:DIR or kafka:TOPIC
     #[arg(long, value_name = "FROM")]
     pub from: ReplayFrom,
-    /// Where the counts go: tsv:FILE or store:DIR
+    /// Where the counts go: tsv:FILE, store:DIR or cassandra:KEYSPACE
     #[arg(long, value_name = "OUT")]
     pub out: ReplayOut,
     /// Worker threads [config: workers]
@@ -260,6 +302,9 @@ pub enum ReplayFrom {
     Files(String),
     /// The embedded log in a folder.
     Log(PathBuf),
+    /// A topic.
+    #[cfg(feature = "kafka")]
+    Kafka(String),
 }
 
 impl FromStr for ReplayFrom {
@@ -269,7 +314,9 @@ impl FromStr for ReplayFrom {
         match scheme(text)? {
             ("files", glob) => Ok(ReplayFrom::Files(glob.to_owned())),
             ("log", dir) => Ok(ReplayFrom::Log(dir.into())),
-            (other, _) => Err(not_in_this_build(other, &["kafka", "archive"], "files:GLOB, log:DIR")),
+            #[cfg(feature = "kafka")]
+            ("kafka", topic) => Ok(ReplayFrom::Kafka(topic.to_owned())),
+            (other, _) => Err(not_in_this_build(other, &["kafka", "archive"], "files:GLOB, log:DIR, kafka:TOPIC")),
         }
     }
 }
@@ -281,6 +328,9 @@ pub enum ReplayOut {
     Tsv(PathBuf),
     /// The embedded store in a folder.
     Store(PathBuf),
+    /// Tables in a keyspace.
+    #[cfg(feature = "cassandra")]
+    Cassandra(String),
 }
 
 impl FromStr for ReplayOut {
@@ -290,7 +340,9 @@ impl FromStr for ReplayOut {
         match scheme(text)? {
             ("tsv", file) => Ok(ReplayOut::Tsv(file.into())),
             ("store", dir) => Ok(ReplayOut::Store(dir.into())),
-            (other, _) => Err(not_in_this_build(other, &["cassandra"], "tsv:FILE, store:DIR")),
+            #[cfg(feature = "cassandra")]
+            ("cassandra", keyspace) => Ok(ReplayOut::Cassandra(keyspace.to_owned())),
+            (other, _) => Err(not_in_this_build(other, &["cassandra"], "tsv:FILE, store:DIR, cassandra:KEYSPACE")),
         }
     }
 }
@@ -431,6 +483,8 @@ mod tests {
         for line in [
             "run",
             "run --workers 2 --data-dir d --listen 127.0.0.1:1 --from-start",
+            "run --process 1 --hosts f",
+            "cluster --processes 3 --workers 2 --data-dir d --listen 127.0.0.1:1 --from-start",
             "produce --to d --events 10",
             "query v1",
             "query v1 --event-type like --function count --start 0 --end 2026-01-01T00:00:00Z --granularity all",
@@ -438,6 +492,8 @@ mod tests {
             "query v1 --after 0:1,1:2 --csv --url http://h:1/",
             "replay --from files:a/*.jsonl --out tsv:o --workers 2 --since 1 --until 2",
             "replay --from log:d --out store:s",
+            #[cfg(all(feature = "kafka", feature = "cassandra"))]
+            "replay --from kafka:t --out cassandra:k",
             "checkpoint list",
             "checkpoint show 7 --data-dir d",
             "checkpoint verify",
@@ -456,22 +512,20 @@ mod tests {
     #[test]
     fn what_is_not_is_refused_as_usage_and_says_what_there_is() {
         for (line, says) in [
-            ("replay --from kafka:t --out tsv:o", "kafka: is not in this build; available are files:GLOB, log:DIR"),
             ("replay --from archive:u --out tsv:o", "archive: is not in this build"),
             ("replay --from ftp:u --out tsv:o", "ftp: is unknown; available are files:GLOB"),
             ("replay --from files: --out tsv:o", "nothing follows"),
             ("replay --from events --out tsv:o", "begins with what it is"),
-            (
-                "replay --from log:d --out cassandra:k",
-                "cassandra: is not in this build; available are tsv:FILE, store:DIR",
-            ),
             ("query v --json --csv", "cannot be used with"),
             ("query v --as-of 1 --after 0:1", "cannot be used with"),
             ("query v --function sum", "possible values: count"),
             ("query v --url https://h", "https is not in this build"),
             ("query v --url h:7070", "begins with http://"),
             ("query v --start yesterday", "epoch milliseconds or RFC 3339"),
-            ("cluster --processes 2", "unrecognized subcommand"),
+            ("cluster", "--processes"),
+            ("cluster --processes 0", "0 is not in 1..=256"),
+            ("run --process 1", "--hosts"),
+            ("run --hosts f", "--process"),
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.to_string().contains(says), "{line}: {error}");

@@ -29,6 +29,22 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// The code with this number; one that is none of ours is a failure like any other.
+    pub fn of(number: u8) -> Self {
+        const ALL: [Exit; 9] = [
+            Exit::Done,
+            Exit::Failed,
+            Exit::Usage,
+            Exit::InputReplaced,
+            Exit::NoCheckpoint,
+            Exit::Unreachable,
+            Exit::Internal,
+            Exit::StateUnwritable,
+            Exit::OtherOwner,
+        ];
+        ALL.into_iter().find(|exit| *exit as u8 == number).unwrap_or(Exit::Failed)
+    }
+
     /// What to do next, for the reader of the error.
     fn next_step(self) -> Option<&'static str> {
         Some(match self {
@@ -43,7 +59,7 @@ impl Exit {
             Exit::StateUnwritable => {
                 "make room or mend the rights, then start again: it goes on from its last checkpoint"
             }
-            Exit::OtherOwner => "stop the other process, or give this one a data_dir of its own",
+            Exit::OtherOwner => "stop the other process, or give this one a data_dir and ports of its own",
         })
     }
 }
@@ -52,6 +68,13 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         ExitCode::from(exit as u8)
     }
+}
+
+/// Ends the process at once, from a thread that can't return to `main`: what is not in a checkpoint is read again at the
+/// next start, as after a kill.
+#[expect(clippy::disallowed_methods, reason = "waiting for destructors would be waiting for a process that is gone")]
+pub fn end_at_once(code: Exit) -> ! {
+    std::process::exit(code as i32)
 }
 
 /// Why a command did not do what was asked.

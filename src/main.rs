@@ -27,6 +27,7 @@ mod logging;
 mod produce;
 mod progress;
 mod service;
+mod supervise;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,6 +51,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
     let settings = || config::settings(&cli.global, &cli.command.overrides());
     match &cli.command {
         Command::Run(args) => commands::run::run(settings()?, args),
+        Command::Cluster(args) => supervise::run(&settings()?, &cli.global, args),
         Command::Produce(args) => produce::run(&settings()?, args),
         Command::Query(args) => commands::query::run(args),
         Command::Replay(args) => commands::replay::run(settings()?, args),
@@ -65,6 +67,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
 fn abort_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if live::is_lost_link(panic) {
+            live::end_after_lost_link();
+        }
         print(panic);
         let _ = io::stderr().lock().write_all(
             b"tidemark: this is a fault of Tidemark, please report it with the lines above; the process ends now and \

@@ -9,52 +9,24 @@
 mod live_support;
 
 use std::{
-    collections::VecDeque,
-    io::Write as _,
-    path::Path,
-    sync::{
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc,
-    },
     thread,
     time::{Duration, Instant},
 };
 
-use connectors::{
-    embedded::log::{Log, NewRecord},
-    partition::partition_of,
-};
-use flate2::{Compression, write::GzEncoder};
 use live_support::{
     Run,
-    client::Client,
-    now_ms,
+    traffic::{Traffic, append, assert_acknowledged_is_in, lines_of, partitioned},
     truth::{Truth, behind, end_offsets, manifests},
 };
-use oracle::{Jumps, Record, Spec, decode, hostile};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
 
 const SEED: u64 = 20_260_101;
 const EVENTS: u64 = 72_000;
-const PARTITIONS: u32 = 4;
 const KILLS: usize = 7;
-
-/// Lines of one request at the most. Small ones, so that a kill finds many on their way.
-const BATCH_LINES_MAX: usize = 60;
-
-/// A body must stay below 4 MiB; a greater line travels alone.
-const BATCH_BYTES_MAX: usize = 1 << 20;
-
-/// A body may inflate to ten times its size.
-const RATIO_MAX: usize = 8;
 
 /// For the whole stream with all its kills.
 const DELIVERED_WITHIN: Duration = Duration::from_secs(120);
-
-/// The generator's span of four hours, its jump of two, five jumps of a partition, and the rows that go furthest.
-const LENGTH_MS: u64 = 14 * 3_600_000;
 
 #[test]
 fn after_seven_kills_index_store_replay_and_letters_equal_the_oracle() {
@@ -62,8 +34,8 @@ fn after_seven_kills_index_store_replay_and_letters_equal_the_oracle() {
     let data_dir = folder.path().join("data");
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     println!("seed {SEED}");
-    let (streams, mut refused) = partitioned(&mut rng);
-    let lines: usize = streams.iter().flatten().map(|batch| batch.lines.len()).sum();
+    let (streams, mut refused) = partitioned(&mut rng, SEED, EVENTS);
+    let lines = lines_of(&streams);
     println!(
         "{lines} lines in {} batches, {} of them not for the door",
         streams.iter().map(Vec::len).sum::<usize>(),
@@ -72,16 +44,13 @@ fn after_seven_kills_index_store_replay_and_letters_equal_the_oracle() {
 
     let mut run = Run::new(&data_dir).workers(rng.random_range(1..=4)).checkpoints_every("300ms");
     let server = run.start();
-    let traffic = Traffic::new(&server.client);
+    let traffic = Traffic::new(&server.clients, DELIVERED_WITHIN);
     let (mut counted_kills, mut checkpoint) = (0, 0);
-    let (server, acknowledged) = thread::scope(|scope| {
-        let _given_up = SetOnPanic(&traffic.gave_up);
-        let traffic = &traffic;
-        let clients: Vec<_> = streams.iter().map(|stream| scope.spawn(move || traffic.deliver(stream))).collect();
+    let (server, acknowledged) = traffic.during(&streams, || {
         let mut server = server;
         for kill in 0..KILLS {
             // Half of the stage until there is a checkpoint of this start; then the other half, and somewhere in it the kill.
-            let stage = |half: u64| lines as u64 * (2 * kill as u64 + half) / (2 * (KILLS as u64 + 1));
+            let stage = |half: u64| lines * (2 * kill as u64 + half) / (2 * (KILLS as u64 + 1));
             traffic.allow(stage(1));
             let newest = server.client.wait_for_checkpoint_after(checkpoint);
             let at = rng.random_range(stage(1)..stage(2) - (stage(2) - stage(1)) / 4);
@@ -113,10 +82,7 @@ fn after_seven_kills_index_store_replay_and_letters_equal_the_oracle() {
             );
             counted_kills += usize::from(0 < checkpoint && 0 < again);
         }
-        traffic.allow(u64::MAX);
-        let acknowledged: Vec<Acknowledged> =
-            clients.into_iter().map(|client| client.join().expect("a client does not panic")).collect();
-        (server, acknowledged)
+        server
     });
     assert!(6 <= counted_kills, "only {counted_kills} kills had a checkpoint and something to read again");
 
@@ -136,230 +102,4 @@ fn after_seven_kills_index_store_replay_and_letters_equal_the_oracle() {
     server.stop();
     truth.assert_stopped(&data_dir);
     truth.assert_replay(&data_dir, 3);
-}
-
-/// What one request carries.
-struct Batch {
-    lines: Vec<Vec<u8>>,
-    /// Which of them the door must take.
-    good: Vec<bool>,
-    content_type: &'static str,
-    encoding: Option<&'static str>,
-    body: Vec<u8>,
-}
-
-/// Lines that no door takes, with the partition that they are put into.
-type Refused = VecDeque<(u32, Vec<u8>)>;
-
-/// The hostile stream, in batches for each partition; and the lines that no door takes, with a partition for each.
-fn partitioned(rng: &mut ChaCha8Rng) -> (Vec<Vec<Batch>>, Refused) {
-    let start_ms = now_ms() - LENGTH_MS;
-    let spec = Spec { events: EVENTS, partitions: 1, videos: 300, start_ms, jumps: Jumps::Some, ..Spec::default() };
-    let mut streams: Vec<Vec<Vec<u8>>> = vec![Vec::new(); PARTITIONS as usize];
-    let mut refused = VecDeque::new();
-    let [lines] = hostile(SEED, &spec).try_into().expect("one partition was asked for");
-    for line in lines {
-        let partition = match door_takes(&line).then(|| decode(&line).unwrap()) {
-            Some(event) => partition_of(event.video_id.as_bytes(), PARTITIONS),
-            None => {
-                let partition = rng.random_range(0..PARTITIONS);
-                refused.push_back((partition, line.clone()));
-                partition
-            }
-        };
-        streams[partition as usize].push(line);
-    }
-    (streams.into_iter().map(|lines| batches(rng, lines)).collect(), refused)
-}
-
-fn door_takes(line: &[u8]) -> bool {
-    line.len() <= oracle::judge::RECORD_BYTES_MAX && decode(line).is_ok()
-}
-
-fn batches(rng: &mut ChaCha8Rng, lines: Vec<Vec<u8>>) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let mut lines = VecDeque::from(lines);
-    while !lines.is_empty() {
-        let wanted = rng.random_range(1..=BATCH_LINES_MAX);
-        let (mut taken, mut bytes) = (Vec::new(), 0);
-        while taken.len() < wanted && bytes < BATCH_BYTES_MAX {
-            let Some(line) = lines.pop_front_if(|line| taken.is_empty() || bytes + line.len() < BATCH_BYTES_MAX) else {
-                break;
-            };
-            bytes += line.len();
-            taken.push(line);
-        }
-        batches.push(batch(rng, taken));
-    }
-    batches
-}
-
-/// One of the forms that a request may have.
-fn batch(rng: &mut ChaCha8Rng, lines: Vec<Vec<u8>>) -> Batch {
-    let good: Vec<bool> = lines.iter().map(|line| door_takes(line)).collect();
-    // A line that is no JSON spoils an array, but not the other lines.
-    let is_array = rng.random_bool(0.3) && good.iter().all(|good| *good);
-    let (content_type, body) = if is_array {
-        let items = lines.join(&b", "[..]);
-        ("application/json", [&b"["[..], &items[..], &b"]"[..]].concat())
-    } else {
-        ("application/x-ndjson", lines.join(&b'\n'))
-    };
-    let (encoding, body) = match rng.random_range(0..6) {
-        0 => encoded("gzip", gzip(&body), body),
-        1 => encoded("zstd", zstd::encode_all(&body[..], 1).unwrap(), body),
-        _ => (None, body),
-    };
-    Batch { lines, good, content_type, encoding, body }
-}
-
-/// The small form, unless it is so small that the door takes it for a bomb.
-fn encoded(name: &'static str, small: Vec<u8>, body: Vec<u8>) -> (Option<&'static str>, Vec<u8>) {
-    if body.len() <= small.len() * RATIO_MAX { (Some(name), small) } else { (None, body) }
-}
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(body).unwrap();
-    encoder.finish().unwrap()
-}
-
-/// Where a batch was acknowledged: the offset behind its last record, if any of it was taken.
-type Acknowledged = Vec<Option<u64>>;
-
-/// The clients' side: how far they may go, and how far they are.
-struct Traffic {
-    client: Client,
-    allowed: AtomicU64,
-    sent: AtomicU64,
-    gave_up: AtomicBool,
-    deadline: Instant,
-}
-
-impl Traffic {
-    fn new(client: &Client) -> Self {
-        Self {
-            client: client.clone(),
-            allowed: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            gave_up: AtomicBool::new(false),
-            deadline: Instant::now() + DELIVERED_WITHIN,
-        }
-    }
-
-    fn allow(&self, lines: u64) {
-        self.allowed.store(lines, Ordering::SeqCst);
-    }
-
-    /// Waits until so many lines are acknowledged.
-    fn wait_for(&self, lines: u64) {
-        while self.sent.load(Ordering::SeqCst) < lines {
-            self.check_time();
-            thread::sleep(Duration::from_micros(200));
-        }
-    }
-
-    #[track_caller]
-    fn check_time(&self) {
-        assert!(!self.gave_up.load(Ordering::SeqCst), "somebody has given up");
-        assert!(Instant::now() < self.deadline, "not delivered within {DELIVERED_WITHIN:?}");
-    }
-
-    /// Sends a partition's batches in order, each until it is acknowledged.
-    fn deliver(&self, batches: &[Batch]) -> Acknowledged {
-        let client = self.client.another();
-        let _given_up = SetOnPanic(&self.gave_up);
-        let mut acknowledged = Vec::with_capacity(batches.len());
-        for batch in batches {
-            while self.allowed.load(Ordering::SeqCst) <= self.sent.load(Ordering::SeqCst) {
-                self.check_time();
-                thread::sleep(Duration::from_millis(1));
-            }
-            acknowledged.push(self.until_acknowledged(&client, batch));
-            self.sent.fetch_add(batch.lines.len() as u64, Ordering::SeqCst);
-        }
-        acknowledged
-    }
-
-    fn until_acknowledged(&self, client: &Client, batch: &Batch) -> Option<u64> {
-        loop {
-            self.check_time();
-            let answer = match batch.encoding {
-                Some(encoding) => client.post_encoded("/v1/events", batch.content_type, encoding, &batch.body),
-                None => client.post("/v1/events", batch.content_type, &batch.body),
-            };
-            match answer {
-                Ok(answer) if answer.status == 202 => return receipt(&answer.json, batch),
-                Ok(answer) => assert!([429, 503].contains(&answer.status), "{} {}", answer.status, answer.text),
-                // It was killed: what became of the batch is open, so it is sent again.
-                Err(_) => {}
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-/// Whoever panics tells the others, so that nobody waits for a delivery that never ends.
-struct SetOnPanic<'a>(&'a AtomicBool);
-
-impl Drop for SetOnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.store(true, Ordering::SeqCst);
-        }
-    }
-}
-
-/// Checks a receipt: the good lines are taken, the others are named. Gives the offset behind the batch.
-fn receipt(receipt: &serde_json::Value, batch: &Batch) -> Option<u64> {
-    let taken = batch.good.iter().filter(|good| **good).count();
-    assert_eq!(receipt["accepted"], json!(taken), "{receipt}");
-    let rejected: Vec<usize> = (0..batch.lines.len()).filter(|index| !batch.good[*index]).collect();
-    let named = receipt["rejected"].as_array().unwrap();
-    assert_eq!(named.iter().map(|item| item["index"].clone()).collect::<Vec<_>>(), rejected, "{receipt}");
-    for item in named {
-        let line = &batch.lines[item["index"].as_u64().unwrap() as usize];
-        let reason = if oracle::judge::RECORD_BYTES_MAX < line.len() { "oversize" } else { "malformed" };
-        assert_eq!(item["reason"], reason, "{item} {}", String::from_utf8_lossy(line));
-    }
-    let token = receipt["token"].as_str().unwrap();
-    if taken == 0 {
-        assert_eq!(token, "");
-        return None;
-    }
-    let (_, next_offset) = token.split_once(':').expect("a batch of one partition has a token of one");
-    Some(next_offset.parse().unwrap())
-}
-
-/// Puts lines into the log of a folder that nobody runs on. Gives how many.
-fn append(data_dir: &Path, lines: impl Iterator<Item = (u32, Vec<u8>)>) -> u64 {
-    let log = Log::open(&data_dir.join("log"), PARTITIONS, now_ms).expect("the killed process has let go of the log");
-    let batch: Vec<NewRecord> = lines.map(|(partition, payload)| NewRecord { partition, key: None, payload }).collect();
-    let count = batch.len() as u64;
-    let (done, told) = mpsc::channel();
-    log.appender().append(batch, Box::new(move |result| done.send(result).unwrap())).expect("the queue has room");
-    told.recv().unwrap().expect("the disk works");
-    count
-}
-
-/// What was acknowledged stands in the log, in full and in place.
-fn assert_acknowledged_is_in(log: &[Vec<Record>], streams: &[Vec<Batch>], acknowledged: &[Acknowledged]) {
-    let mut records = 0;
-    for (partition, (batches, ends)) in streams.iter().zip(acknowledged).enumerate() {
-        assert_eq!(batches.len(), ends.len(), "every batch was acknowledged");
-        for (batch, end) in batches.iter().zip(ends) {
-            let lines = batch.lines.iter().zip(&batch.good);
-            let good: Vec<&[u8]> = lines.filter(|(_, good)| **good).map(|(line, _)| line.trim_ascii()).collect();
-            let Some(end) = end.map(|end| end as usize) else {
-                assert!(good.is_empty());
-                continue;
-            };
-            let stored: Vec<&[u8]> =
-                log[partition][end - good.len()..end].iter().map(|record| record.payload.trim_ascii()).collect();
-            assert!(stored == good, "partition {partition}: not the batch that ends at {end}");
-            records += good.len();
-        }
-    }
-    let all: usize = log.iter().map(Vec::len).sum();
-    println!("log: {all} records, {records} of them acknowledged over HTTP");
 }

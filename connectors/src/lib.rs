@@ -5,6 +5,8 @@ pub mod cassandra;
 pub mod embedded;
 pub mod files;
 pub mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod letter;
 pub mod memory;
 pub mod partition;

@@ -248,6 +248,22 @@ fn who_may_create_nothing_waits_for_the_tables_and_then_says_which_is_missing() 
 }
 
 #[test]
+fn a_table_that_was_dropped_with_claimed_rows_is_not_created_anew() {
+    let keyspace = Keyspace::new("gone");
+    let mut tables = keyspace.open();
+    tables.set_claim(&Claim { history: 7, generation: 1, frontier: 5 }).unwrap();
+    drop(tables);
+    keyspace.cql.run(&format!("DROP TABLE {}.stats_minute", keyspace.name));
+    for open in [Tables::open, Tables::open_existing] {
+        let (error, text) = refused(open(&keyspace.settings(), Duration::from_millis(300)));
+        assert!(matches!(error, CassandraError::Schema { .. }), "{text}");
+        assert!(text.contains("stats_minute") && text.contains("dropped with its rows"), "{text}");
+    }
+    keyspace.cql.run(&format!("DROP TABLE {}.claim", keyspace.name));
+    assert_eq!(stored(&keyspace.open()), []);
+}
+
+#[test]
 fn a_table_that_is_dropped_under_way_refuses_rows_with_the_statement() {
     let keyspace = Keyspace::new("dropped");
     let mut tables = keyspace.open();

@@ -58,7 +58,7 @@ impl News {
 }
 
 /// One partition at a frontier, as a checkpoint keeps it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionState {
     /// The offset behind the last record before the frontier.
     pub next_offset: u64,
@@ -73,26 +73,38 @@ pub struct PartitionState {
 }
 
 /// All partitions at a frontier.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partitions(pub BTreeMap<PartitionId, PartitionState>);
 
 impl Partitions {
-    /// Adds what is new.
-    pub fn apply(&mut self, news: News) {
-        let state = self.0.entry(news.partition).or_default();
+    /// Adds what came at one time. A partition that was not there joins: its clock gets the least of the others, as it
+    /// was before that time, for a floor.
+    pub fn apply(&mut self, step: Vec<News>) {
+        let floor = self.least_clock();
+        step.into_iter().for_each(|news| self.apply_one(news, floor));
+    }
+
+    fn apply_one(&mut self, news: News, floor: Option<EventTime>) {
+        let joined = || PartitionState { clock: Clock::default().with_floor(floor), ..PartitionState::default() };
+        let state = self.0.entry(news.partition).or_insert_with(joined);
         state.ledger.counted += news.counted;
         state.ledger.duplicate += news.duplicate;
         state.ledger.late += news.late;
         if let Some(account) = news.account {
             state.next_offset = account.next_offset;
             state.tail = account.tail.or(state.tail);
-            state.clock = account.clock;
+            state.clock = account.clock.with_floor(state.clock.floor());
             state.ended = account.ended;
             state.ledger.read += account.read;
             state.ledger.malformed += account.malformed;
             state.ledger.oversize += account.oversize;
             state.ledger.future += account.future;
         }
+    }
+
+    /// The least clock (or floor) of the partitions that have not ended, once each has one.
+    pub fn least_clock(&self) -> Option<EventTime> {
+        self.slowest().and_then(|(_, clock)| clock)
     }
 
     /// The partition with the least clock (or floor) among those that have not ended, and that clock: `None` where one has none yet.
@@ -248,7 +260,7 @@ pub fn announce<'scope>(news: StreamVec<'scope, EventTime, News>, hub: &Hub, rul
                 return None;
             }
             while let Some(step) = stash.first_entry().filter(|step| *step.key() < complete) {
-                step.remove().into_iter().for_each(|news| shared.facts.partitions.apply(news));
+                shared.facts.partitions.apply(step.remove());
             }
             shared.facts.frontier = complete;
             Some((shared.facts.partitions.announcement(complete, &rules), shared.gate != Gate::Open))

@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     rc::Rc,
     sync::{Arc, Mutex},
 };
@@ -27,10 +27,7 @@ use timely::{
 use crate::{
     announce::Partitions,
     board::{Board, Standing},
-    checkpoint::{
-        coordinator::{Coordinator, Order},
-        manifest::PartInfo,
-    },
+    checkpoint::coordinator::{Coordinator, Order, StoredPart},
     port::PartitionId,
     rules::Rules,
     time::EventTime,
@@ -61,13 +58,29 @@ pub enum Message {
         /// Which worker's.
         worker: usize,
         /// Which part.
-        part: PartInfo,
+        part: StoredPart,
     },
-    /// From outside: the checkpoint is committed, its rows and letters are acknowledged.
-    Settled {
+    /// From outside: the manifest is durable, so rows may be written.
+    Committed {
         /// Of which checkpoint.
         number: u64,
     },
+    /// From outside: all that a process writes for a committed checkpoint is acknowledged.
+    Acknowledged {
+        /// Of which checkpoint.
+        number: u64,
+        /// Which process.
+        process: usize,
+    },
+    /// A worker has as many unwritten cells as it may, or no longer: meanwhile nobody reads.
+    Full {
+        /// Which worker.
+        worker: usize,
+        /// Whether it has.
+        is_full: bool,
+    },
+    /// From outside: the log has a partition more.
+    Joined(PartitionId),
     /// From outside: read no more, make everything that was read visible, take a last checkpoint.
     Stop,
     /// From outside: let go of everything and end.
@@ -107,6 +120,10 @@ pub struct Shared {
     pub gate: Gate,
     /// The frontier below which this worker has applied everything.
     pub applied: EventTime,
+    /// Workers with as many unwritten cells as they may have.
+    pub full: BTreeSet<usize>,
+    /// Partitions that were added while running, in the order in which that was heard.
+    pub joined: Vec<PartitionId>,
     /// Nothing is to be read any more.
     pub stopping: bool,
     /// Everything is to end.
@@ -119,6 +136,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Whether records may be read.
+    pub fn may_read(&self) -> bool {
+        !self.stopping && self.full.is_empty()
+    }
+
     /// Whether nothing is read any more and all that was read has been announced.
     pub fn is_quiet(&self, rules: &Rules) -> bool {
         self.stopping && self.board.all_drained() && self.board.drained_pace(rules.tick_ms) <= self.facts.frontier
@@ -137,6 +159,8 @@ impl Hub {
             gate: Gate::Open,
             applied: facts.frontier,
             facts,
+            full: BTreeSet::new(),
+            joined: Vec::new(),
             stopping: false,
             ending: false,
             outbox: VecDeque::new(),
@@ -208,25 +232,47 @@ impl Mailbox {
     }
 }
 
-/// What the coordinator tells the outside.
+/// What a job tells the outside: the first two come from the coordinator, on worker 0; the others reach every ear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All parts of a checkpoint are durable: write the manifest, then its rows and letters, then say `Settled`.
+    /// All parts of a checkpoint are durable: write the manifest, then say [`Message::Committed`].
     Commit {
         /// Of which checkpoint.
         number: u64,
         /// Its parts, by worker.
-        parts: Vec<PartInfo>,
+        parts: Vec<StoredPart>,
     },
     /// A checkpoint was due, and nothing had changed.
     Unchanged,
+    /// A checkpoint is committed: write its rows and letters, then say [`Message::Acknowledged`].
+    Committed {
+        /// Of which checkpoint.
+        number: u64,
+    },
+    /// Every process has acknowledged the checkpoint.
+    Settled {
+        /// Which one.
+        number: u64,
+    },
+    /// Too much waits for the sink: a checkpoint would let it go.
+    Full,
+    /// The job was told to stop.
+    Stop,
+    /// The job was told to end.
+    End,
 }
 
-/// The coordinator with its way to tell the outside.
-pub type Chief = (Coordinator, Box<dyn FnMut(Outcome)>);
+/// Told of outcomes. Must not block.
+pub type Ear = Box<dyn FnMut(Outcome)>;
 
-/// Builds the control dataflow: on worker 0 with the mailbox and the coordinator.
-pub fn control(worker: &mut Worker, hub: &Hub, mailbox: Option<Mailbox>, mut chief: Option<Chief>) {
+/// Builds the control dataflow: with the coordinator on worker 0; with mailbox and ear on one worker of each process.
+pub fn control(
+    worker: &mut Worker,
+    hub: &Hub,
+    mailbox: Option<Mailbox>,
+    mut coordinator: Option<Coordinator>,
+    mut ear: Option<Ear>,
+) {
     let (index, peers) = (worker.index(), worker.peers());
     let hub = hub.clone();
     worker.dataflow_named::<u64, _, _>("Control", |scope| {
@@ -258,7 +304,9 @@ pub fn control(worker: &mut Worker, hub: &Hub, mailbox: Option<Mailbox>, mut chi
                 input.for_each(|_, messages| {
                     for (_, message) in messages.drain(..) {
                         heard = true;
-                        hear(&hub, index, message, chief.as_mut());
+                        hear(&hub, index, message, coordinator.as_mut(), &mut |outcome| {
+                            ear.iter_mut().for_each(|tell| tell(outcome.clone()));
+                        });
                     }
                 });
                 if heard {
@@ -270,16 +318,36 @@ pub fn control(worker: &mut Worker, hub: &Hub, mailbox: Option<Mailbox>, mut chi
     });
 }
 
-fn hear(hub: &Hub, worker: usize, message: Message, chief: Option<&mut Chief>) {
+fn hear(
+    hub: &Hub,
+    worker: usize,
+    message: Message,
+    coordinator: Option<&mut Coordinator>,
+    tell: &mut dyn FnMut(Outcome),
+) {
     match message {
         Message::Standing(partition, standing) => {
             hub.with(|shared| shared.board.set(partition, standing));
         }
-        Message::Stop => hub.with(|shared| shared.stopping = true),
-        Message::End => hub.with(|shared| shared.ending = true),
+        Message::Full { worker, is_full } => {
+            hub.with(|shared| if is_full { shared.full.insert(worker) } else { shared.full.remove(&worker) });
+            if is_full {
+                tell(Outcome::Full);
+            }
+        }
+        Message::Joined(partition) => hub.with(|shared| shared.joined.push(partition)),
+        Message::Committed { number } => tell(Outcome::Committed { number }),
+        Message::Stop => {
+            hub.with(|shared| shared.stopping = true);
+            tell(Outcome::Stop);
+        }
+        Message::End => {
+            hub.with(|shared| shared.ending = true);
+            tell(Outcome::End);
+        }
         Message::Order(order) => obey(hub, worker, order),
         about_checkpoints => {
-            if let Some((coordinator, tell)) = chief {
+            if let Some(coordinator) = coordinator {
                 coordinate(hub, coordinator, tell, about_checkpoints);
             }
         }
@@ -310,8 +378,10 @@ fn coordinate(hub: &Hub, coordinator: &mut Coordinator, tell: &mut dyn FnMut(Out
             }
             None
         }
-        Message::Settled { number } => {
-            coordinator.settled(number);
+        Message::Acknowledged { number, process } => {
+            if coordinator.acknowledged(number, process) {
+                tell(Outcome::Settled { number });
+            }
             None
         }
         _ => None,

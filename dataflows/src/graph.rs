@@ -8,14 +8,14 @@ use crate::{
     announce::{self, Partitions, Tell},
     board::{Board, Standing},
     checkpoint::{coordinator::Coordinator, part::PartState},
-    control::{self, Facts, Hub, Mailbox, Outcome},
+    control::{self, Ear, Facts, Hub, Mailbox},
     identity::IdKey,
     index::{self, Questions, Reply},
     lane::{Ended, Lane, LaneStart},
     port::{Decode, PartitionId, PartitionReader, SourceError, Timer},
     rules::Rules,
     series::SeriesTable,
-    source::{self, Reading},
+    source::{self, Join, Reading},
     tally::{self, TakeAll, TakeCut, Tally, TallyJob},
     time::EventTime,
 };
@@ -53,6 +53,8 @@ pub struct Job<D> {
     pub start: Arc<Start>,
     /// This worker's partitions, opened where `start` says. Every partition is read by one worker.
     pub readers: Vec<Box<dyn PartitionReader>>,
+    /// Opens a partition that was added while running, on the worker that is to read it: one that reads others already.
+    pub join: Join,
     /// What the end of an input means.
     pub ended: Ended,
     /// Time as the outside tells it.
@@ -67,14 +69,18 @@ pub struct Job<D> {
     pub take_cut: TakeCut,
     /// The frontier before which the sink is not written: it has rows of it already.
     pub write_from: EventTime,
+    /// Cells that this worker may hold back for the sink; then all workers stop reading until a cut takes them.
+    pub unwritten_max: usize,
     /// Where all cells go once the input has ended; for replays.
     pub take_all: Option<TakeAll>,
     /// The index and its questions; replays have none.
     pub serve: Option<Serve>,
-    /// The outside's way to speak to the job: on worker 0, or nowhere.
+    /// How many processes acknowledge a checkpoint.
+    pub processes: usize,
+    /// The outside's way to speak to the job: on one worker of each process, or nowhere.
     pub mailbox: Option<Mailbox>,
-    /// The outside's ear for the coordinator, on worker 0.
-    pub outcome: Box<dyn FnMut(Outcome)>,
+    /// The outside's ear: beside the mailbox.
+    pub ear: Option<Ear>,
 }
 
 /// What it takes to answer questions.
@@ -98,20 +104,23 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     let (index, peers) = (worker.index(), worker.peers());
     let start = &job.start;
     let hub = Hub::new(board(start), Facts { frontier: start.frontier, partitions: start.partitions.clone() });
-    let coordinator = Coordinator::new(peers, start.number, start.frontier);
-    let chief = (index == 0).then_some((coordinator, job.outcome));
-    control::control(worker, &hub, job.mailbox, chief);
+    let coordinator = Coordinator::new(peers, job.processes, start.number, start.frontier);
+    control::control(worker, &hub, job.mailbox, (index == 0).then_some(coordinator), job.ear);
 
     let series = Rc::new(RefCell::new(SeriesTable::default()));
     let mut state = Tally::new(Rc::clone(&series));
     state.restore(&start.state, start.partitions.watermark(&job.rules), index, peers);
+    let (decode, rules, key) = (job.decode, job.rules, job.key);
+    let make = move |start| Lane::new(decode.clone(), rules, key, start, index, peers);
     let lanes = job.readers.into_iter().map(|reader| {
-        let lane = Lane::new(job.decode.clone(), job.rules, job.key, lane_start(start, &*reader), index, peers);
+        let lane = make(lane_start(start, &*reader));
         (reader, lane)
     });
     let lanes = lanes.collect();
     let reading = Reading {
         rules: job.rules,
+        join: job.join,
+        lane: Box::new(make),
         ended: job.ended,
         timer: job.timer,
         on_error: job.on_error,
@@ -122,6 +131,7 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
         feeds_index: job.serve.is_some(),
         keeps_letters: job.take_all.is_none(),
         write_from: job.write_from,
+        unwritten_max: job.unwritten_max,
         take_cut: job.take_cut,
         take_all: job.take_all,
     };

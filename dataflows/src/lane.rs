@@ -128,6 +128,12 @@ impl<D: Decode> Lane<D> {
         self.time
     }
 
+    /// Judges from now on as if the clock stood at `floor` until it has gone past it.
+    pub fn set_floor(&mut self, floor: Option<EventTime>) {
+        self.clock = std::mem::take(&mut self.clock).with_floor(floor);
+        self.account.clock.clone_from(&self.clock);
+    }
+
     /// Whether records travel in coarse steps from now on: many are behind this one.
     pub fn set_coarse(&mut self, coarse: bool) {
         self.step_ms = if coarse { self.rules.coarse_ms } else { self.rules.tick_ms };
@@ -248,6 +254,14 @@ impl<D: Decode> Lane<D> {
     /// Whether too much travels at this time for more to follow.
     pub fn is_step_full(&self) -> bool {
         STEP_RECORDS <= self.in_step
+    }
+
+    /// Leaves behind what is no record, such as the end of a transaction: the next record is not before `next_offset`. Says
+    /// whether that is news.
+    pub fn skip_to(&mut self, next_offset: u64) -> bool {
+        let news = self.account.next_offset < next_offset;
+        self.account.next_offset = self.account.next_offset.max(next_offset);
+        news
     }
 
     /// Moves on to `time` without a record, if that is ahead.
@@ -377,6 +391,21 @@ mod tests {
         assert_eq!(lane.clock(), Some(301_000));
         lane.end(Ended::ForNow);
         assert_eq!(closed(&mut lane).last(), Some(&(301_000, 1, 1, Some((2, Some(301_000), 2)))));
+    }
+
+    #[test]
+    fn regression_the_end_of_a_transaction_is_behind_us() {
+        // Retention that takes it later was told as the loss of a record that nobody had read.
+        let mut lane = lane(0);
+        take(&mut lane, 0, None, "a:view:1:1000");
+        assert!(!lane.skip_to(1));
+        assert!(lane.skip_to(2));
+        assert!(!lane.skip_to(2));
+        lane.pass(5_000);
+        assert_eq!(closed(&mut lane).last(), Some(&(1_000, 1, 0, Some((2, Some(1_000), 1)))));
+        take(&mut lane, 2, None, "a:view:2:1001");
+        lane.end(Ended::ForNow);
+        assert_eq!(closed(&mut lane), [(5_000, 1, 0, Some((3, Some(1_001), 1)))]);
     }
 
     #[test]

@@ -19,10 +19,11 @@ use timely::{
 
 use crate::{
     board::Standing,
+    clock::Clock,
     control::Hub,
-    lane::{Ended, Lane},
+    lane::{Ended, Lane, LaneStart},
     parcel::Parcel,
-    port::{Decode, PartitionReader, Reached, SourceError, Timer},
+    port::{Decode, PartitionId, PartitionReader, Reached, SourceError, Timer},
     rules::Rules,
     time::{EventTime, floor_to},
 };
@@ -30,8 +31,11 @@ use crate::{
 /// How long to wait before looking again for what was not there: well below the time a count may take to show.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// Opens a partition that joins, if this worker is the one to read it.
+pub type Join = Box<dyn FnMut(PartitionId) -> Option<Result<Box<dyn PartitionReader>, SourceError>>>;
+
 /// What reading needs besides its partitions.
-pub struct Reading {
+pub struct Reading<D> {
     /// The settings of time.
     pub rules: Rules,
     /// What the end of an input means.
@@ -40,6 +44,10 @@ pub struct Reading {
     pub timer: Rc<dyn Timer>,
     /// Told why a partition can't be read; it then stays where it is and holds the frontier.
     pub on_error: Box<dyn FnMut(SourceError)>,
+    /// Opens partitions that join while running.
+    pub join: Join,
+    /// Makes their lanes.
+    pub lane: Box<dyn Fn(LaneStart) -> Lane<D>>,
     /// Told once, on the worker that has it, when the job is stopping and all that was read has been announced.
     pub on_quiet: Option<Box<dyn FnOnce()>>,
 }
@@ -57,6 +65,30 @@ struct Ward<D> {
     /// When it last stepped past the greatest time.
     stepped_ms: u64,
     failed: bool,
+    /// Not before the facts know the partition: they give it its floor.
+    joining: bool,
+}
+
+impl<D: Decode> Ward<D> {
+    fn new(
+        reader: Box<dyn PartitionReader>,
+        lane: Lane<D>,
+        capability: &Capability<EventTime>,
+        now_ms: u64,
+        joining: bool,
+    ) -> Self {
+        Self {
+            capability: Some(capability.delayed(&lane.time())),
+            reader,
+            lane,
+            used: None,
+            at_end_ms: None,
+            moved_ms: now_ms,
+            stepped_ms: now_ms,
+            failed: false,
+            joining,
+        }
+    }
 }
 
 /// Builds the operator.
@@ -64,30 +96,26 @@ pub fn sources<'scope, D: Decode>(
     scope: Scope<'scope, EventTime>,
     hub: &Hub,
     lanes: Vec<(Box<dyn PartitionReader>, Lane<D>)>,
-    mut reading: Reading,
+    mut reading: Reading<D>,
 ) -> StreamVec<'scope, EventTime, Parcel> {
     let hub = hub.clone();
     source::<_, CapacityContainerBuilder<Vec<Parcel>>, _, _>(scope, "Sources", move |capability, info| {
         let again = scope.activator_for(info.address.clone());
         hub.wake_on_change(scope.activator_for(info.address));
         let start_ms = reading.timer.monotonic_ms();
-        let mut wards: Vec<Ward<D>> = lanes
-            .into_iter()
-            .map(|(reader, lane)| Ward {
-                capability: Some(capability.delayed(&lane.time())),
-                reader,
-                lane,
-                used: None,
-                at_end_ms: None,
-                moved_ms: start_ms,
-                stepped_ms: start_ms,
-                failed: false,
-            })
-            .collect();
+        let mut wards: Vec<Ward<D>> =
+            lanes.into_iter().map(|(reader, lane)| Ward::new(reader, lane, &capability, start_ms, false)).collect();
         drop(capability);
+        let mut heard = 0;
         move |output| {
             let now_ms = reading.timer.monotonic_ms();
             let mut more = false;
+            let joined = hub.with(|shared| shared.joined[heard..].to_vec());
+            heard += joined.len();
+            for partition in joined {
+                let new = join(partition, &mut wards, &hub, &mut reading, now_ms, output);
+                wards.extend(new);
+            }
             for ward in wards.iter_mut().filter(|ward| ward.capability.is_some()) {
                 more |= ward.turn(&hub, &mut reading, now_ms);
                 ward.send(&hub, output);
@@ -104,12 +132,71 @@ pub fn sources<'scope, D: Decode>(
     })
 }
 
+/// Takes a partition in, if it is this worker's to read. It joins through the account that is sent here, at the present
+/// time of a partition that is read already; the facts then give it its floor, and it is read from a tick later on.
+fn join<D: Decode>(
+    partition: PartitionId,
+    wards: &mut [Ward<D>],
+    hub: &Hub,
+    reading: &mut Reading<D>,
+    now_ms: u64,
+    output: &mut OutputBuilderSession<'_, EventTime, CapacityContainerBuilder<Vec<Parcel>>>,
+) -> Option<Ward<D>> {
+    if wards.iter().any(|ward| ward.lane.partition() == partition) {
+        return None;
+    }
+    let host = wards.iter_mut().find(|ward| ward.capability.is_some())?;
+    let reader = match (reading.join)(partition)? {
+        Ok(reader) => reader,
+        Err(error) => {
+            (reading.on_error)(error);
+            return None;
+        }
+    };
+    let capability = host.capability.as_ref()?;
+    let time = host.lane.time();
+    let mut lane = (reading.lane)(LaneStart {
+        partition,
+        next_offset: reader.next_offset(),
+        clock: Clock::default(),
+        time,
+        keeps_tail: reader.keeps_tail(),
+    });
+    lane.pass(time + reading.rules.tick_ms);
+    for (time, parcel) in lane.drain() {
+        output.session(&capability.delayed(&time)).give(parcel);
+    }
+    let ward = Ward::new(reader, lane, capability, now_ms, true);
+    // Something travels at this time, so that the others step past it even where all is quiet.
+    host.used = host.used.max(Some(time));
+    hub.stand(host.lane.partition(), host.standing(false));
+    Some(ward)
+}
+
 impl<D: Decode> Ward<D> {
+    /// Whether the partition is one of the facts by now.
+    fn has_joined(&mut self, hub: &Hub) -> bool {
+        if self.joining {
+            let clock = hub
+                .with(|shared| shared.facts.partitions.0.get(&self.lane.partition()).map(|state| state.clock.clone()));
+            if let Some(clock) = clock {
+                self.lane.set_floor(clock.floor());
+                self.joining = false;
+            }
+        }
+        !self.joining
+    }
+
     /// Reads a batch if it may, steps if there is nothing to read; says whether there is more to read at once.
-    fn turn(&mut self, hub: &Hub, reading: &mut Reading, now_ms: u64) -> bool {
-        let (stopping, limit) = hub.with(|shared| (shared.stopping, shared.board.clock_limit(&reading.rules)));
+    fn turn(&mut self, hub: &Hub, reading: &mut Reading<D>, now_ms: u64) -> bool {
+        if !self.has_joined(hub) {
+            self.follow(hub, &reading.rules);
+            return false;
+        }
+        let (stopping, may_read, limit) =
+            hub.with(|shared| (shared.stopping, shared.may_read(), shared.board.clock_limit(&reading.rules)));
         let mut more = false;
-        if !stopping && !self.failed && self.lane.clock().is_none_or(|clock| clock <= limit) {
+        if may_read && !self.failed && self.lane.clock().is_none_or(|clock| clock <= limit) {
             match self.read(limit, now_ms) {
                 Ok(Reached::More) => {
                     more = true;
@@ -118,6 +205,10 @@ impl<D: Decode> Ward<D> {
                 Ok(Reached::End) => {
                     self.at_end_ms = Some(now_ms);
                     self.lane.set_coarse(false);
+                    if self.lane.skip_to(self.reader.next_offset()) {
+                        // The account with it is to be announced, even if no record follows.
+                        self.used = Some(self.lane.time());
+                    }
                 }
                 Ok(Reached::Waiting) => {}
                 Ok(Reached::Finished) => {
@@ -178,6 +269,12 @@ impl<D: Decode> Ward<D> {
             self.stepped_ms = now_ms;
             self.lane.pass(pace);
         }
+    }
+
+    /// A partition that is not one of the facts yet holds nobody back.
+    fn follow(&mut self, hub: &Hub, rules: &Rules) {
+        let pace = hub.with(|shared| shared.board.drained_pace(rules.tick_ms));
+        self.lane.pass(floor_to(pace, rules.tick_ms));
     }
 
     fn standing(&self, drained: bool) -> Standing {

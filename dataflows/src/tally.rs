@@ -27,7 +27,7 @@ use timely::{
 use crate::{
     announce::{News, Partitions},
     checkpoint::part::{self, PartState},
-    control::{Gate, Hub},
+    control::{Gate, Hub, Message},
     dedup::{Remembered, Verdict},
     identity::KeyGroup,
     index::{Increment, Measures},
@@ -209,6 +209,8 @@ pub struct TallyJob {
     pub keeps_letters: bool,
     /// The frontier that the sink has rows of already: before it nothing is written, cells stay unwritten.
     pub write_from: EventTime,
+    /// Unwritten cells that this worker may hold; with more, nobody reads until a cut takes them.
+    pub unwritten_max: usize,
     /// Where cuts go.
     pub take_cut: TakeCut,
     /// Where everything goes once the input has ended.
@@ -243,6 +245,7 @@ pub fn tally<'scope>(
         stash: BTreeMap::new(),
         capabilities: None,
         last_time: 0,
+        is_full: false,
     };
     builder.build(move |mut capabilities| {
         let for_news = capabilities.pop();
@@ -279,6 +282,7 @@ struct TallyWorker {
     stash: BTreeMap<EventTime, Vec<Parcel>>,
     capabilities: Option<(Capability<EventTime>, Capability<EventTime>)>,
     last_time: EventTime,
+    is_full: bool,
 }
 
 impl TallyWorker {
@@ -384,6 +388,7 @@ impl TallyWorker {
             shared.facts.partitions.first_remembered(&self.job.rules)
         });
         self.tally.remembered.sweep(first);
+        self.tell_if_full();
         match &mut self.capabilities {
             Some((for_index, for_news)) if applied < END_OF_TIME => {
                 if *for_index.time() < applied {
@@ -392,6 +397,15 @@ impl TallyWorker {
                 }
             }
             _ => self.capabilities = None,
+        }
+    }
+
+    /// Back-pressure: what waits for a slow sink is bounded by not reading on.
+    fn tell_if_full(&mut self) {
+        let is_full = self.job.unwritten_max <= self.tally.counts.unwritten_len();
+        if is_full != self.is_full {
+            self.is_full = is_full;
+            self.hub.tell(Message::Full { worker: self.worker, is_full });
         }
     }
 
@@ -409,6 +423,7 @@ impl TallyWorker {
         let part = self.tally.cut(watermark);
         let unwritten = if frontier < self.job.write_from { Vec::new() } else { self.tally.counts.take_unwritten() };
         let rows = self.tally.rows(unwritten.into_iter(), watermark, frontier);
+        self.tell_if_full();
         (self.job.take_cut)(WorkerCut { number, frontier, worker: self.worker, part, partitions, rows });
     }
 

@@ -105,6 +105,11 @@ impl Counts {
         states
     }
 
+    /// How many cells [`Counts::take_unwritten`] would give.
+    pub fn unwritten_len(&self) -> usize {
+        self.unwritten.len()
+    }
+
     /// Goes on from a checkpoint whose watermark this was: what it made final is written as such.
     pub fn resume(&mut self, watermark: EventTime) {
         self.final_before = Minute((watermark / MINUTE_MS).try_into().unwrap_or(u32::MAX));

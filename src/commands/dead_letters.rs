@@ -1,14 +1,13 @@
-//! `tidemark dead-letters`: the records that could not be counted, from the files that `run` publishes.
+//! `tidemark dead-letters`: the records that could not be counted, from the files or the topic that `run` publishes to.
 
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind, IsTerminal as _, Write as _},
-    path::Path,
 };
 
 use anyhow::{Context as _, anyhow};
 use connectors::{
-    embedded::letters::{self, LetterError, Letters},
+    embedded::letters::{self, LetterError},
     letter::Letter,
 };
 use dataflows::event::Reason;
@@ -16,7 +15,7 @@ use dataflows::event::Reason;
 use crate::{
     cli::{DeadLettersCommand, LetterReason},
     commands::print,
-    config::Settings,
+    config::{Settings, SourceKind},
     exit::Failure,
     logging,
 };
@@ -26,27 +25,26 @@ const FOLDER: &str = "dead-letters";
 
 /// Lists or counts.
 pub fn run(settings: Settings, command: &DeadLettersCommand) -> Result<(), Failure> {
-    let dir = settings.data_dir.join(FOLDER);
     match command {
-        DeadLettersCommand::List { reason, limit, .. } => list(&dir, *reason, *limit),
-        DeadLettersCommand::Count { .. } => count(&dir),
+        DeadLettersCommand::List { reason, limit, .. } => list(&settings, *reason, *limit),
+        DeadLettersCommand::Count { .. } => count(&settings),
     }
 }
 
 /// Prints letters as they are stored. What is none is told of, and passed over.
-fn list(dir: &Path, reason: Option<LetterReason>, limit: Option<u64>) -> Result<(), Failure> {
+fn list(settings: &Settings, reason: Option<LetterReason>, limit: Option<u64>) -> Result<(), Failure> {
     let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let mut stdout = io::stdout().lock();
     let for_people = stdout.is_terminal();
     let mut unread = Unread::default();
-    for letter in read(dir, reason.map(|reason| reason.to_string()), limit)?.into_iter().flatten() {
+    for letter in read(settings, reason, limit)? {
         let Some(letter) = unread.note(letter) else { continue };
         match writeln!(stdout, "{}", line(&letter, for_people)?) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
             done => done.context("writing to stdout")?,
         }
     }
-    unread.conclude(dir)
+    unread.conclude(settings)
 }
 
 /// The letter's JSON. On a terminal what could steer it is escaped, which within JSON's strings changes no value.
@@ -62,10 +60,10 @@ fn line(letter: &Letter, for_people: bool) -> Result<String, Failure> {
     Ok(json.chars().map(escape).collect())
 }
 
-fn count(dir: &Path) -> Result<(), Failure> {
+fn count(settings: &Settings) -> Result<(), Failure> {
     let mut counts: BTreeMap<String, u64> = Reason::WORDS.into_iter().map(|word| (word.to_owned(), 0)).collect();
     let mut unread = Unread::default();
-    for letter in read(dir, None, None)?.into_iter().flatten() {
+    for letter in read(settings, None, None)? {
         if let Some(letter) = unread.note(letter) {
             *counts.entry(letter.reason).or_default() += 1;
         }
@@ -75,14 +73,48 @@ fn count(dir: &Path) -> Result<(), Failure> {
     let known = Reason::WORDS.into_iter().filter_map(|word| counts.remove_entry(word)).collect::<Vec<_>>();
     let all = known.into_iter().chain(counts).chain([("total".to_owned(), total)]);
     print(&all.map(|(reason, count)| format!("{:<10} {count}\n", logging::escape_line(&reason))).collect::<String>())?;
-    unread.conclude(dir)
+    unread.conclude(settings)
 }
 
-/// The letters; `None` where the folder is missing, since it is made at the first start.
-fn read(dir: &Path, reason: Option<String>, limit: Option<usize>) -> Result<Option<Letters>, Failure> {
-    match letters::read(dir, reason.as_deref(), limit) {
-        Err(LetterError::Unreadable { cause, .. }) if cause.kind() == ErrorKind::NotFound => Ok(None),
-        letters => Ok(Some(letters.map_err(|error| anyhow!(error))?)),
+/// Letters, or why there is none in their place.
+type Reading = Box<dyn Iterator<Item = anyhow::Result<Letter>>>;
+
+/// The letters, from where `run` publishes them to.
+fn read(settings: &Settings, reason: Option<LetterReason>, limit: Option<usize>) -> Result<Reading, Failure> {
+    let reason = reason.map(|reason| reason.to_string());
+    match settings.source.kind {
+        SourceKind::Log => read_files(settings, reason, limit),
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka => read_topic(settings, reason, limit),
+        #[cfg(not(feature = "kafka"))]
+        SourceKind::Kafka => Err(Failure::usage("kafka is not in this build".to_owned())),
+    }
+}
+
+/// The folder is made at the first start: where it is missing there is no letter.
+fn read_files(settings: &Settings, reason: Option<String>, limit: Option<usize>) -> Result<Reading, Failure> {
+    match letters::read(settings.data_dir.join(FOLDER), reason.as_deref(), limit) {
+        Err(LetterError::Unreadable { cause, .. }) if cause.kind() == ErrorKind::NotFound => {
+            Ok(Box::new(std::iter::empty()))
+        }
+        letters => Ok(Box::new(letters.map_err(|error| anyhow!(error))?.map(|letter| letter.map_err(Into::into)))),
+    }
+}
+
+#[cfg(feature = "kafka")]
+fn read_topic(settings: &Settings, reason: Option<String>, limit: Option<usize>) -> Result<Reading, Failure> {
+    use connectors::kafka::read_letters;
+
+    let kafka = crate::engine::kafka::settings_of(&settings.kafka);
+    let patience = std::time::Duration::from_millis(settings.cluster.patience_ms);
+    let letters = read_letters(&kafka, reason.as_deref(), limit, patience).map_err(|error| anyhow!(error))?;
+    Ok(Box::new(letters.map(|letter| letter.map_err(Into::into))))
+}
+
+fn place(settings: &Settings) -> String {
+    match settings.source.kind {
+        SourceKind::Log => settings.data_dir.join(FOLDER).display().to_string(),
+        SourceKind::Kafka => format!("topic {}", settings.kafka.dead_letter_topic),
     }
 }
 
@@ -91,19 +123,19 @@ fn read(dir: &Path, reason: Option<String>, limit: Option<usize>) -> Result<Opti
 struct Unread(u64);
 
 impl Unread {
-    fn note(&mut self, letter: Result<Letter, LetterError>) -> Option<Letter> {
+    fn note(&mut self, letter: anyhow::Result<Letter>) -> Option<Letter> {
         letter
             .map_err(|error| {
                 self.0 += 1;
-                tracing::warn!("{:#}", anyhow!(error));
+                tracing::warn!("{error:#}");
             })
             .ok()
     }
 
-    fn conclude(self, dir: &Path) -> Result<(), Failure> {
+    fn conclude(self, settings: &Settings) -> Result<(), Failure> {
         match self.0 {
             0 => Ok(()),
-            unread => Err(anyhow!("{unread} lines or files in {} can't be read; the others were", dir.display()))?,
+            unread => Err(anyhow!("{unread} letters in {} can't be read; the others were", place(settings)))?,
         }
     }
 }

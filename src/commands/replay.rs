@@ -26,7 +26,7 @@ use dataflows::{
     identity::IdKey,
     lane::Ended,
     ledger::Ledger,
-    port::{Claim, CountRow, CountSink as _, PartitionId, Version},
+    port::{Claim, CountRow, CountSink, PartitionId, Version},
     tally::WorkerEnd,
     time::{MINUTE_MS, Minute},
 };
@@ -46,7 +46,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Recomputes history and writes its counts.
 pub fn run(settings: Settings, args: &ReplayArgs) -> Result<(), Failure> {
     let started = Instant::now();
-    let input = Input::open(&args.from)?;
+    let input = Input::open(&settings, &args.from)?;
     let (rows, last) = count(&settings, input)?;
     let since = args.since.unwrap_or(0);
     let until = args.until.unwrap_or(u64::MAX);
@@ -57,6 +57,8 @@ pub fn run(settings: Settings, args: &ReplayArgs) -> Result<(), Failure> {
             .with_context(|| format!("writing {}", path.display()))
             .or_exit(Exit::StateUnwritable)?,
         ReplayOut::Store(dir) => write_store(dir, &rows, &last)?,
+        #[cfg(feature = "cassandra")]
+        ReplayOut::Cassandra(keyspace) => write_tables(&settings, keyspace, &rows, &last)?,
     };
     commands::print(&summary(&last, written, started.elapsed()))
 }
@@ -71,10 +73,12 @@ struct Input {
 }
 
 impl Input {
-    fn open(from: &ReplayFrom) -> Result<Self, Failure> {
+    fn open(settings: &Settings, from: &ReplayFrom) -> Result<Self, Failure> {
         match from {
             ReplayFrom::Files(pattern) => Self::files(pattern),
             ReplayFrom::Log(dir) => Self::log(dir),
+            #[cfg(feature = "kafka")]
+            ReplayFrom::Kafka(topic) => Self::kafka(settings, topic),
         }
     }
 
@@ -99,6 +103,26 @@ impl Input {
         for (partition, (first, end)) in (0..).zip(firsts.into_iter().zip(&ends)) {
             eprintln!("partition {partition}: offsets {first} to {end}");
             let reader = log.reader_until(PartitionId(partition), first, *end).map_err(engine::source_failure)?;
+            readers.push((end - first, Box::new(reader) as SendReader));
+        }
+        let total = readers.iter().map(|(records, _)| records).sum();
+        Ok(Self { readers, ended: Ended::ForNow, total, progress: Arc::default(), unit: "records" })
+    }
+}
+
+#[cfg(feature = "kafka")]
+impl Input {
+    /// The topic as it is now, from its first records on; what is produced from here on is not read.
+    fn kafka(settings: &Settings, topic: &str) -> Result<Self, Failure> {
+        use connectors::kafka::{Settings as Kafka, Topic};
+
+        let kafka = Kafka { topic: topic.to_owned(), ..engine::kafka::settings_of(&settings.kafka) };
+        let patience = Duration::from_millis(settings.cluster.patience_ms);
+        let topic = Topic::open(&kafka, None, patience).map_err(engine::kafka::failure)?;
+        let mut readers = Vec::new();
+        for (partition, (first, end)) in (0..).zip(topic.offsets().map_err(engine::kafka::failure)?) {
+            eprintln!("partition {partition}: offsets {first} to {end}");
+            let reader = topic.reader_until(PartitionId(partition), first, end).map_err(engine::source_failure)?;
             readers.push((end - first, Box::new(reader) as SendReader));
         }
         let total = readers.iter().map(|(records, _)| records).sum();
@@ -159,15 +183,18 @@ fn count(settings: &Settings, input: Input) -> Result<(Vec<CountRow>, Announceme
                     *announced.lock().expect("nobody panics while holding it") = Some(announcement);
                 }
             }),
+            join: Box::new(|_| None),
             take_cut: Box::new(|_| {}),
             write_from: 0,
+            unwritten_max: usize::MAX,
             take_all: Some(Box::new(move |end| {
                 // The receiver is only gone when the command has failed already.
                 let _ = ends.send(end);
             })),
             serve: None,
+            processes: 1,
             mailbox: None,
-            outcome: Box::new(|_| {}),
+            ear: None,
         };
         graph::build(worker, job);
         engine::drive(worker, &failed, || {});
@@ -217,9 +244,33 @@ pub fn secret() -> Result<IdKey, Failure> {
 /// Writes into a store that holds nothing else.
 fn write_store(dir: &Path, rows: &[CountRow], last: &Announcement) -> Result<u64, Failure> {
     let mut store = Store::open(dir).map_err(store_failure)?;
+    write_rows(
+        &mut store,
+        &format!("{} holds the rows of another history; name an empty folder", dir.display()),
+        rows,
+        last,
+    )
+}
+
+/// Writes into a keyspace that holds nothing else, creating what is missing.
+#[cfg(feature = "cassandra")]
+fn write_tables(settings: &Settings, keyspace: &str, rows: &[CountRow], last: &Announcement) -> Result<u64, Failure> {
+    use connectors::cassandra::{Settings as Cassandra, Tables};
+
+    let cassandra = Cassandra { keyspace: keyspace.to_owned(), ..engine::cassandra::settings_of(&settings.cassandra) };
+    let patience = Duration::from_millis(settings.cluster.patience_ms);
+    let mut tables = Tables::open(&cassandra, patience).map_err(engine::cassandra::failure)?;
+    write_rows(
+        &mut tables,
+        &format!("keyspace {keyspace} holds the rows of another history; name another one"),
+        rows,
+        last,
+    )
+}
+
+fn write_rows(store: &mut dyn CountSink, owned: &str, rows: &[CountRow], last: &Announcement) -> Result<u64, Failure> {
     if store.claim().or_exit(Exit::StateUnwritable)?.is_some() {
-        let owned = format!("{} holds the rows of another history; name an empty folder", dir.display());
-        return Err(Failure::new(Exit::OtherOwner, anyhow::anyhow!(owned)));
+        return Err(Failure::new(Exit::OtherOwner, anyhow::anyhow!(owned.to_owned())));
     }
     let history = u128::from(getrandom::u64().context("drawing random bytes")?);
     let version = Version { generation: 1, number: 1 };

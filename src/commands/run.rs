@@ -1,8 +1,20 @@
 //! `tidemark run`: takes events, counts them, answers queries.
 
-use crate::{cli::RunArgs, config::Settings, exit::Failure, live};
+use crate::{
+    cli::RunArgs,
+    config::Settings,
+    exit::Failure,
+    live::{self, Place},
+    supervise,
+};
 
 /// Runs until it is told to stop.
 pub fn run(settings: Settings, args: &RunArgs) -> Result<(), Failure> {
-    live::run(&settings, args.from_start)
+    supervise::end_with_supervisor();
+    let workers = settings.workers.get();
+    let place = match &args.member {
+        None => Place::alone(workers),
+        Some(member) => Place::among(member.process, workers, &member.hosts)?,
+    };
+    live::run(&settings, &place, args.from_start)
 }

@@ -11,13 +11,16 @@ use std::{
 use dataflows::time::MINUTE_MS;
 
 use super::{
-    text::{self, Config},
+    text::{self, Config, Properties},
     units::{parse_duration_ms, parse_size},
 };
 
 /// The coarsest step of stream time that a replay or a catch-up takes, ms. Reading in step compares exact clocks,
 /// so it must leave room for two of them.
 pub const COARSE_STEP_MS: u64 = 10_000;
+
+/// What a changed window that waits for the sink costs in memory, about.
+const UNWRITTEN_BYTES: usize = 64;
 
 /// A worker is a thread; more than this is a slip of the keyboard.
 const WORKERS_MAX: u32 = 256;
@@ -58,16 +61,24 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Worker threads.
     pub workers: NonZeroUsize,
-    /// The input. Its kind is the embedded log: this build has no other.
+    /// The input.
     pub source: SourceSettings,
+    /// The topics, where the input is Kafka or a command names it.
+    pub kafka: KafkaSettings,
     /// Where windows go as they change.
     pub sink: SinkKind,
+    /// How many changed windows may wait for the sink before reading stops.
+    pub unwritten_max: usize,
+    /// The tables, where the sink is Cassandra or a command names it.
+    pub cassandra: CassandraSettings,
     /// What is late, remembered, ahead.
     pub time: TimeSettings,
     /// What stays in memory.
     pub index: IndexSettings,
     /// When and where state is kept.
     pub checkpoint: CheckpointSettings,
+    /// How processes find each other.
+    pub cluster: ClusterSettings,
     /// The door.
     pub http: HttpSettings,
 }
@@ -75,8 +86,62 @@ pub struct Settings {
 /// The input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceSettings {
-    /// Partitions of a new log, at most 1024.
+    /// Which one.
+    pub kind: SourceKind,
+    /// Partitions of a new log or topic, at most 1024.
     pub partitions: NonZeroU32,
+}
+
+/// Which input.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// The embedded log, under `data_dir`.
+    Log,
+    /// A Kafka topic.
+    Kafka,
+}
+
+/// The topics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaSettings {
+    /// Where to start looking for the cluster, each `host:port`.
+    pub brokers: Vec<String>,
+    /// The topic with the events.
+    pub topic: String,
+    /// The topic for what can't be counted.
+    pub dead_letter_topic: String,
+    /// Any librdkafka key.
+    pub properties: Properties,
+}
+
+/// The tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CassandraSettings {
+    /// Nodes to ask first, each `host:port`.
+    pub contact_points: Vec<String>,
+    /// Created if missing.
+    pub keyspace: String,
+    /// The driver writes to this data centre only.
+    pub local_datacenter: String,
+    /// Copies of each row there.
+    pub replication_factor: NonZeroU32,
+    /// Who to log in as.
+    pub username: Option<String>,
+    /// File with the password in its first line.
+    pub password_file: Option<PathBuf>,
+    /// Whether connections are encrypted and the server's certificate checked.
+    pub tls: bool,
+    /// Certificates to trust, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How processes find each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// File with the secret that processes prove to each other; `None` for one of our own under `data_dir`.
+    pub key_file: Option<PathBuf>,
+    /// How long processes, Kafka and Cassandra are waited for at a start.
+    pub patience_ms: u64,
 }
 
 /// Where windows go as they change.
@@ -84,6 +149,8 @@ pub struct SourceSettings {
 pub enum SinkKind {
     /// The embedded store, under `data_dir`.
     Store,
+    /// Tables in Cassandra.
+    Cassandra,
     /// Nowhere.
     None,
 }
@@ -189,14 +256,17 @@ impl Config {
         let settings = Settings {
             workers: judge.whole("workers", self.workers, 1..=WORKERS_MAX),
             source: judge.source(&self.source),
+            kafka: judge.kafka(&self.kafka),
             sink: judge.sink(&self.sink),
+            unwritten_max: judge.buffer(&self.sink),
+            cassandra: judge.cassandra(&self.cassandra),
             time: judge.time(&self.time),
             index: judge.index(&self.index, &self.time),
             checkpoint: judge.checkpoint(&self.checkpoint, &data_dir),
+            cluster: judge.cluster(&self.cluster),
             http: judge.http(&self.http),
             data_dir,
         };
-        judge.unused_sections(self);
         if judge.faults.is_empty() { Ok(settings) } else { Err(judge.faults) }
     }
 }
@@ -249,22 +319,88 @@ impl Judge {
     }
 
     fn source(&mut self, source: &text::Source) -> SourceSettings {
-        match source.kind.as_str() {
-            "log" => {}
-            "kafka" => self.fault("source.kind", "\"kafka\" is not in this build; \"log\" is"),
-            other => self.fault("source.kind", format!("{other:?} is no kind of source; \"log\" is")),
+        let kind = match source.kind.as_str() {
+            "kafka" => SourceKind::Kafka,
+            "log" => SourceKind::Log,
+            other => {
+                self.fault("source.kind", format!("{other:?} is no kind of source; \"log\" and \"kafka\" are"));
+                SourceKind::Log
+            }
+        };
+        if kind == SourceKind::Kafka && !cfg!(feature = "kafka") {
+            self.fault("source.kind", "\"kafka\" is not in this build; \"log\" is");
         }
-        SourceSettings { partitions: self.whole("source.partitions", source.partitions, 1..=PARTITIONS_MAX) }
+        SourceSettings { kind, partitions: self.whole("source.partitions", source.partitions, 1..=PARTITIONS_MAX) }
     }
 
     fn sink(&mut self, sink: &text::Sink) -> SinkKind {
         match sink.kind.as_str() {
             "store" => return SinkKind::Store,
             "none" => {}
+            "cassandra" if cfg!(feature = "cassandra") => return SinkKind::Cassandra,
             "cassandra" => self.fault("sink.kind", "\"cassandra\" is not in this build; \"store\" and \"none\" are"),
-            other => self.fault("sink.kind", format!("{other:?} is no kind of sink; \"store\" and \"none\" are")),
+            other => {
+                let problem = format!("{other:?} is no kind of sink; \"store\", \"cassandra\" and \"none\" are");
+                self.fault("sink.kind", problem);
+            }
         }
         SinkKind::None
+    }
+
+    fn buffer(&mut self, sink: &text::Sink) -> usize {
+        let bytes: NonZeroUsize = self.size("sink.buffer", &sink.buffer, 1 << 30);
+        bytes.get().div_ceil(UNWRITTEN_BYTES)
+    }
+
+    fn kafka(&mut self, kafka: &text::Kafka) -> KafkaSettings {
+        self.not_empty("kafka.brokers", kafka.brokers.is_empty());
+        self.not_empty("kafka.topic", kafka.topic.is_empty());
+        self.not_empty("kafka.dead_letter_topic", kafka.dead_letter_topic.is_empty());
+        if kafka.topic == kafka.dead_letter_topic {
+            self.fault("kafka.dead_letter_topic", "it is kafka.topic: what can't be counted would be read again");
+        }
+        KafkaSettings {
+            brokers: kafka.brokers.clone(),
+            topic: kafka.topic.clone(),
+            dead_letter_topic: kafka.dead_letter_topic.clone(),
+            properties: kafka.properties.clone(),
+        }
+    }
+
+    fn cassandra(&mut self, cassandra: &text::Cassandra) -> CassandraSettings {
+        self.not_empty("cassandra.contact_points", cassandra.contact_points.is_empty());
+        let fits = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        if cassandra.keyspace.is_empty() || 48 < cassandra.keyspace.len() || !cassandra.keyspace.chars().all(fits) {
+            let problem = format!("{:?} is not 1 to 48 letters, digits and underscores", cassandra.keyspace);
+            self.fault("cassandra.keyspace", problem);
+        }
+        if cassandra.username.is_some() != cassandra.password_file.is_some() {
+            self.fault("cassandra.username", "it and cassandra.password_file come together");
+        }
+        CassandraSettings {
+            contact_points: cassandra.contact_points.clone(),
+            keyspace: cassandra.keyspace.clone(),
+            local_datacenter: cassandra.local_datacenter.clone(),
+            replication_factor: self.whole("cassandra.replication_factor", cassandra.replication_factor, 1..=100),
+            username: cassandra.username.clone(),
+            password_file: cassandra.password_file.as_deref().map(PathBuf::from),
+            tls: cassandra.tls,
+            ca_file: cassandra.ca_file.as_deref().map(PathBuf::from),
+        }
+    }
+
+    fn cluster(&mut self, cluster: &text::Cluster) -> ClusterSettings {
+        self.not_empty("cluster.key_file", cluster.key_file.as_deref() == Some(""));
+        ClusterSettings {
+            key_file: cluster.key_file.as_deref().map(PathBuf::from),
+            patience_ms: self.duration("cluster.patience", &cluster.patience, 1),
+        }
+    }
+
+    fn not_empty(&mut self, key: &str, is_empty: bool) {
+        if is_empty {
+            self.fault(key, "it is empty");
+        }
     }
 
     fn time(&mut self, time: &text::Time) -> TimeSettings {
@@ -299,7 +435,7 @@ impl Judge {
         }
         match time.quiet.as_str() {
             "hold" => {}
-            "release" => self.fault("time.quiet", "quiet = \"release\" comes with Kafka; \"hold\" is in this build"),
+            "release" => self.fault("time.quiet", "quiet = \"release\" is not in this build; \"hold\" is"),
             other => self.fault("time.quiet", format!("{other:?} is neither \"hold\" nor \"release\"")),
         }
         TimeSettings {
@@ -357,9 +493,7 @@ impl Judge {
 
     fn http(&mut self, http: &text::Http) -> HttpSettings {
         let token_file = http.token_file.as_deref().map(PathBuf::from);
-        if http.token_file.as_deref() == Some("") {
-            self.fault("http.token_file", "it is empty");
-        }
+        self.not_empty("http.token_file", http.token_file.as_deref() == Some(""));
         let listen = match http.listen.parse::<SocketAddr>() {
             Ok(listen) => {
                 if !listen.ip().to_canonical().is_loopback() && token_file.is_none() {
@@ -399,18 +533,6 @@ impl Judge {
                 limits.connections_per_address,
                 1..=NUMBER_MAX,
             ),
-        }
-    }
-
-    /// Sections that this build does not read are still kept to what could make sense.
-    fn unused_sections(&mut self, config: &Config) {
-        let _: NonZeroU32 = self.whole("cassandra.replication_factor", config.cassandra.replication_factor, 1..=100);
-        for (key, addresses) in
-            [("kafka.brokers", &config.kafka.brokers), ("cassandra.contact_points", &config.cassandra.contact_points)]
-        {
-            if addresses.is_empty() {
-                self.fault(key, "it is empty");
-            }
         }
     }
 
@@ -472,9 +594,8 @@ mod tests {
             ("source.partitions = 0", "source.partitions"),
             ("source.partitions = -1", "source.partitions"),
             ("source.partitions = 1025", "source.partitions"),
-            ("source.kind = \"kafka\"", "source.kind"),
             ("source.kind = \"pulsar\"", "source.kind"),
-            ("sink.kind = \"cassandra\"", "sink.kind"),
+            ("sink.buffer = \"0B\"", "sink.buffer"),
             ("sink.kind = \"Store\"", "sink.kind"),
             ("time.tick = \"70ms\"\ntime.lateness = \"70s\"", "time.tick"),
             ("time.tick = \"0ms\"", "time.tick"),
@@ -503,6 +624,11 @@ mod tests {
             ("http.limits.connections = 0", "http.limits.connections"),
             ("cassandra.replication_factor = 0", "cassandra.replication_factor"),
             ("kafka.brokers = []", "kafka.brokers"),
+            ("kafka.topic = \"video-events.dead-letters\"", "kafka.dead_letter_topic"),
+            ("cassandra.keyspace = \"a-b\"", "cassandra.keyspace"),
+            ("cassandra.username = \"u\"", "cassandra.username"),
+            ("cluster.key_file = \"\"", "cluster.key_file"),
+            ("cluster.patience = \"0s\"", "cluster.patience"),
         ] {
             assert_eq!(keys(lines), [key], "{lines}: {:#?}", check(lines));
         }

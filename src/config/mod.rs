@@ -12,7 +12,7 @@ mod units;
 
 use std::path::PathBuf;
 
-pub use check::{Fault, HttpSettings, Settings, SinkKind, TimeSettings};
+pub use check::{CassandraSettings, Fault, HttpSettings, KafkaSettings, Settings, SinkKind, SourceKind, TimeSettings};
 pub use layers::{Effective, Layers};
 pub use text::Config;
 pub use units::parse_duration_ms;

@@ -20,6 +20,7 @@ pub struct Config {
     pub time: Time,
     pub index: Index,
     pub checkpoint: Checkpoint,
+    pub cluster: Cluster,
     pub http: Http,
 }
 
@@ -40,7 +41,7 @@ pub struct Kafka {
 }
 
 /// librdkafka's own keys. Some hold secrets, so `Debug` shows none of the values.
-#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Properties(pub BTreeMap<String, String>);
 
@@ -54,6 +55,7 @@ impl fmt::Debug for Properties {
 #[serde(deny_unknown_fields)]
 pub struct Sink {
     pub kind: String,
+    pub buffer: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +68,7 @@ pub struct Cassandra {
     pub username: Option<String>,
     pub password_file: Option<String>,
     pub tls: bool,
+    pub ca_file: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +97,13 @@ pub struct Checkpoint {
     pub interval: String,
     pub keep: i64,
     pub store: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    pub key_file: Option<String>,
+    pub patience: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,12 @@
 //! What `run` and `replay` share: rules from settings, time, and the partitions' way to the workers.
 
+#[cfg(feature = "cassandra")]
+pub mod cassandra;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+
 use std::{
+    collections::BTreeMap,
     sync::{
         Mutex,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +15,7 @@ use std::{
 };
 
 use dataflows::{
-    port::{PartitionReader, SourceError, Timer},
+    port::{PartitionId, PartitionReader, SourceError, Timer},
     rules::Rules,
 };
 use timely::worker::Worker;
@@ -76,29 +82,48 @@ pub fn one_line(error: &dyn std::error::Error) -> String {
 
 /// Readers by worker, each taken once.
 pub struct Handout {
-    by_worker: Mutex<Vec<Vec<SendReader>>>,
+    by_worker: Mutex<BTreeMap<usize, Vec<SendReader>>>,
 }
 
 impl Handout {
-    /// Spreads readers over workers by size, the largest first, each to the worker with the least so far.
-    pub fn by_size(mut readers: Vec<(u64, SendReader)>, workers: usize) -> Self {
-        let mut loads = vec![0_u64; workers];
-        let mut by_worker: Vec<Vec<SendReader>> = (0..workers).map(|_| Vec::new()).collect();
-        readers.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
-        for (size, reader) in readers {
-            let least = (0..workers).min_by_key(|worker| loads[*worker]).expect("there is a worker");
-            // One more each, so that empty partitions spread as well.
-            loads[least] += size + 1;
-            by_worker[least].push(reader);
+    /// Readers, each with the worker that it is for.
+    pub fn new(readers: Vec<(usize, SendReader)>) -> Self {
+        let mut by_worker: BTreeMap<usize, Vec<SendReader>> = BTreeMap::new();
+        for (worker, reader) in readers {
+            by_worker.entry(worker).or_default().push(reader);
         }
         Self { by_worker: Mutex::new(by_worker) }
+    }
+
+    /// Spreads readers of so much each over workers.
+    pub fn by_size(readers: Vec<(u64, SendReader)>, workers: usize) -> Self {
+        let sizes: Vec<(PartitionId, u64)> = readers.iter().map(|(size, reader)| (reader.partition(), *size)).collect();
+        let owners = owners(&sizes, workers);
+        Self::new(readers.into_iter().map(|(_, reader)| (owners[&reader.partition()], reader)).collect())
     }
 
     /// The readers of a worker.
     pub fn take(&self, worker: usize) -> Vec<Box<dyn PartitionReader>> {
         let mut by_worker = self.by_worker.lock().expect("nobody panics while holding the readers");
-        std::mem::take(&mut by_worker[worker]).into_iter().map(|reader| reader as Box<dyn PartitionReader>).collect()
+        let readers = by_worker.remove(&worker).unwrap_or_default();
+        readers.into_iter().map(|reader| reader as Box<dyn PartitionReader>).collect()
     }
+}
+
+/// Which worker reads which partition, by how much there is in each: the largest first, each to the worker with the
+/// least so far.
+pub fn owners(sizes: &[(PartitionId, u64)], workers: usize) -> BTreeMap<PartitionId, usize> {
+    let mut loads = vec![0_u64; workers];
+    let mut sizes = sizes.to_vec();
+    sizes.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    let mut owners = BTreeMap::new();
+    for (partition, size) in sizes {
+        let least = (0..workers).min_by_key(|worker| loads[*worker]).expect("there is a worker");
+        // One more each, so that empty partitions spread as well.
+        loads[least] += size + 1;
+        owners.insert(partition, least);
+    }
+    owners
 }
 
 /// The first error that a worker met; all workers end when there is one.
@@ -154,31 +179,12 @@ pub fn drive(worker: &mut Worker, errors: &FirstError, mut beat: impl FnMut()) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dataflows::port::{PartitionId, Reached, Record};
-    use std::ops::ControlFlow;
-
-    struct Nothing(u32);
-
-    impl PartitionReader for Nothing {
-        fn partition(&self) -> PartitionId {
-            PartitionId(self.0)
-        }
-
-        fn next_offset(&self) -> u64 {
-            0
-        }
-
-        fn read(&mut self, _: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError> {
-            Ok(Reached::Finished)
-        }
-    }
 
     #[test]
     fn partitions_are_spread_by_size() {
         let sizes = [1_940, 4_040, 1_900, 2_630];
-        let readers = sizes.iter().zip(0..).map(|(size, n)| (*size, Box::new(Nothing(n)) as SendReader)).collect();
-        let handout = Handout::by_size(readers, 2);
-        let of = |worker| handout.take(worker).iter().map(|reader| reader.partition().0).collect::<Vec<_>>();
-        assert_eq!((of(0), of(1)), (vec![1, 2], vec![3, 0]));
+        let sizes: Vec<_> = sizes.into_iter().zip(0..).map(|(size, n)| (PartitionId(n), size)).collect();
+        let owners: Vec<usize> = owners(&sizes, 2).into_values().collect();
+        assert_eq!(owners, [1, 0, 0, 1]);
     }
 }

@@ -7,7 +7,7 @@ mod auth;
 mod body;
 mod events;
 mod metrics;
-mod params;
+pub mod params;
 pub mod percent;
 mod problem;
 mod server;

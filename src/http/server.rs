@@ -52,6 +52,13 @@ pub struct BindError {
     pub cause: io::Error,
 }
 
+impl BindError {
+    /// Whether somebody else listens there.
+    pub fn is_in_use(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
 /// Headers of one request.
 const HEADERS_MAX: usize = 100;
 

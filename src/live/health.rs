@@ -9,9 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use connectors::embedded::log::LogView;
-
-use super::{keeper::KeeperFacts, shelf::Shelf};
+use super::{
+    input::{AWAY_AFTER, Input},
+    keeper::KeeperFacts,
+    shelf::Shelf,
+};
 use crate::service::{Facts, Queries as _, StatusSource};
 
 /// A worker that has not gone round its loop for so long makes the process unready.
@@ -74,7 +76,7 @@ pub struct Health {
     pub beats: Arc<Heartbeats>,
     pub keeper: Arc<KeeperFacts>,
     pub shelf: Arc<Shelf>,
-    pub log: LogView,
+    pub input: Arc<dyn Input>,
     pub generation: u64,
 }
 
@@ -86,6 +88,7 @@ impl StatusSource for Health {
         };
         let mut degraded: Vec<String> = heartbeat_ages_ms.iter().enumerate().filter_map(stalled).collect();
         degraded.extend(self.keeper.trouble().map(|trouble| format!("state can't be written: {trouble}")));
+        degraded.extend(self.away().filter(|away| AWAY_AFTER <= *away).map(away_text));
         Facts {
             uptime_ms: self.beats.now_ms(),
             generation: self.generation,
@@ -98,12 +101,23 @@ impl StatusSource for Health {
     }
 }
 
+fn away_text(away: Duration) -> String {
+    format!("the log has not answered for {} s", away.as_secs())
+}
+
 impl Health {
+    fn away(&self) -> Option<Duration> {
+        self.input.away_since().map(|since| since.elapsed())
+    }
+
     fn bottleneck(&self) -> String {
         if let Some(trouble) = self.keeper.trouble() {
             return format!("checkpoints: {trouble}");
         }
-        let ends = self.log.end_offsets();
+        if let Some(away) = self.away() {
+            return away_text(away);
+        }
+        let ends = self.input.ends();
         let latest = self.shelf.latest();
         let behind = latest.iter().flat_map(|latest| &latest.partitions).map(|at| {
             let end = ends.get(at.partition.0 as usize).copied().unwrap_or(at.next_offset);

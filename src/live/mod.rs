@@ -1,87 +1,151 @@
-//! One live process: the log, the workers, the keeper and the HTTP door, wired together.
+//! One live process, alone or of several: the log, the workers, the keeper and the HTTP door, wired together.
 
+#[cfg(feature = "cassandra")]
+mod cassandra;
+mod cluster;
+mod crew;
 mod door;
+mod embedded;
+mod forward;
 mod health;
+mod input;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod keeper;
+pub mod lock;
 mod open;
+mod plan;
+mod ports;
+mod rows;
 mod shelf;
 
-use std::{rc::Rc, sync::Arc, thread, time::Duration};
+use std::{
+    mem::ManuallyDrop,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, anyhow};
-use connectors::{embedded::log::Log, json::JsonEvents};
-use crossbeam_channel::Sender;
 use dataflows::{
     control::{Mailbox, Message},
-    graph::{self, Job, Serve, Start},
     index::Questions,
-    lane::Ended,
     port::Version,
-    rules::Rules,
-    time::EventTime,
 };
 use prometheus_client::registry::Registry;
 use sha2::{Digest as _, Sha256};
-use timely::communication::WorkerGuards;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{Notify, oneshot},
 };
 
+pub use self::cluster::{Place, end_after_lost_link, is_lost_link};
 use self::{
-    door::{Door, JsonCheck},
+    cluster::{Links, Listener},
+    crew::Crew,
+    door::JsonCheck,
     health::{Health, Heartbeats},
-    keeper::{Keeper, KeeperFacts, Word},
+    keeper::{Keeper, KeeperFacts, Lead},
+    lock::DataLock,
     open::Opened,
     shelf::Shelf,
 };
 use crate::{
     config::{HttpSettings, Settings},
-    engine::{self, FirstError, Handout, Monotonic, SendReader},
+    engine::{self, FirstError},
     exit::{Exit, Failure, OrExit as _},
     http,
     service::CheckpointFacts,
 };
 
-/// Runs until SIGTERM or SIGINT, or until something fails for good.
-pub fn run(settings: &Settings, from_start: bool) -> Result<(), Failure> {
+/// By contract a stop takes 10 s at the most. What is not durable by then is as after a crash: read or written again.
+const STOP_WITHIN: Duration = Duration::from_secs(8);
+
+/// How a process has stopped that was told to.
+enum Stopped {
+    /// With a last checkpoint, all of its rows and letters acknowledged.
+    Settled,
+    /// Without, since a sink or a disk took too long.
+    InTime,
+}
+
+/// Runs one process until SIGTERM or SIGINT to any of its job, or until something fails for good.
+pub fn run(settings: &Settings, place: &Place, from_start: bool) -> Result<(), Failure> {
+    lock::create(&settings.data_dir)?;
+    let _lock = if place.leads() { Some(DataLock::take(&settings.data_dir)?) } else { None };
+    let (opened, links) = come_together(settings, place, from_start)?;
+    let pulse = links.pulse.clone();
+    let ended = run_opened(settings, place, opened, links);
+    match &ended {
+        Ok(()) => pulse.bye(),
+        Err(failure) => pulse.fail(failure),
+    }
+    ended
+}
+
+/// Opens everything, with the other processes if there are any.
+fn come_together(settings: &Settings, place: &Place, from_start: bool) -> Result<(Opened, Links), Failure> {
     let rules = engine::rules(&settings.time);
-    let opened = open::open(settings, &rules, from_start)?;
-    tell_resumed(&opened);
+    if place.processes() == 1 {
+        return Ok((open::open(settings, &rules, place, from_start)?, Links::none()));
+    }
+    let patience = Duration::from_millis(settings.cluster.patience_ms);
+    let listener = Listener::bind(place, cluster::key(settings)?, patience)?;
+    if place.leads() {
+        let opened = open::open(settings, &rules, place, from_start)?;
+        let links = listener.lead(&opened.plan)?;
+        return Ok((opened, links));
+    }
+    let (plan, links) = listener.follow()?;
+    let opened = open::follow(settings, &rules, place, plan).inspect_err(|failure| links.pulse.fail(failure))?;
+    Ok((opened, links))
+}
+
+fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) -> Result<(), Failure> {
     let desk = Questions::default();
     let shelf = Arc::new(Shelf::new(desk.clone(), settings.index.as_of_ms));
-    let beats = Heartbeats::start(settings.workers.get());
+    let beats = Heartbeats::start(place.workers);
     let facts = Arc::new(KeeperFacts::default());
-    if let Some(resumed) = opened.resumed {
-        let frontier = opened.start.frontier;
+    if let Some(resumed) = opened.plan.resumed {
+        let frontier = opened.plan.frontier;
         facts.set_last(CheckpointFacts { number: resumed.number, frontier, age_ms: 0, bytes: 0, duration_ms: 0 });
     }
     let state = http_state(settings, &opened, &shelf, &beats, &facts)?;
-    let (mailbox, errors) = (Mailbox::default(), Arc::new(FirstError::default()));
+    let (mailbox, errors, stopped) = (Mailbox::default(), Arc::new(FirstError::default()), Arc::new(Notify::new()));
     let (words, inbox) = crossbeam_channel::unbounded();
-    let Opened { log, checkpoints, sink, letters, published, identity, start, resumed, write_from } = opened;
+    let Opened { input, checkpoints, sink, letters, plan, state: counts } = opened;
+    let lead = letters.map(|letters| Lead {
+        identity: plan.identity.clone(),
+        letters,
+        rules: plan.rules,
+        interval: Duration::from_millis(settings.checkpoint.interval_ms),
+        keep: settings.checkpoint.keep.get(),
+        acknowledged: plan.resumed.unwrap_or(Version::default()),
+        writes_for_all: ports::one_writes_for_all(settings),
+        workers: place.workers,
+        input: Arc::clone(&input),
+    });
     let keeper = Keeper {
         inbox,
         mailbox: mailbox.clone(),
         checkpoints,
         sink,
-        letters,
-        published,
-        identity: identity.clone(),
-        rules,
-        interval: Duration::from_millis(settings.checkpoint.interval_ms),
-        keep: settings.checkpoint.keep.get(),
-        acknowledged: resumed.unwrap_or(Version::default()),
-        write_from,
+        process: place.process,
+        generation: plan.identity.generation,
+        published: plan.published.clone(),
+        write_from: plan.write_from,
+        lead,
+        stopped: Arc::clone(&stopped),
         facts,
     };
     let crew = Crew {
-        rules,
-        key: identity.key,
-        start: Arc::new(start),
+        place: place.clone(),
+        start: Arc::new(plan.start(counts)),
         // Longer than what may be asked, so that no announced frontier is merged while it is asked for.
-        retain_ms: settings.index.as_of_ms + rules.alignment_ms,
-        write_from,
+        retain_ms: settings.index.as_of_ms + plan.rules.alignment_ms,
+        unwritten_max: unwritten_max(settings, place),
+        plan,
+        input: Arc::clone(&input),
         desk,
         shelf: Arc::clone(&shelf),
         beats: Arc::clone(&beats),
@@ -89,43 +153,48 @@ pub fn run(settings: &Settings, from_start: bool) -> Result<(), Failure> {
         errors: Arc::clone(&errors),
         words,
     };
-    let workers = crew.start(&log, settings.workers.get())?;
+    // Dropped, they would be joined: where this process fails, that waits for the other processes, which have yet to be told.
+    let workers = ManuallyDrop::new(crew.start(links)?);
     beats.watch();
+    let joined = mailbox.clone();
+    // One process tells all workers, so only the first one needs to.
+    input.watch(Box::new(move |partition| joined.tell(Message::Joined(partition))));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("starting the HTTP threads")
         .or_exit(Exit::Internal)?;
-    let ended = runtime.block_on(serve(settings.http.listen, state, &mailbox, keeper, &errors));
+    let ending = Ending { mailbox, stopped, errors: Arc::clone(&errors) };
+    let ended = runtime.block_on(serve(place.http(settings.http.listen), state, keeper, &ending));
     if ended.is_err() {
         // The workers would wait for what never comes; the next start goes on from the last checkpoint.
         errors.stop();
+        if 1 < place.processes() {
+            // Nor is anything waited for that was passed on to another process.
+            runtime.shutdown_background();
+            return ended.map(drop);
+        }
     }
-    for joined in workers.join() {
+    for joined in ManuallyDrop::into_inner(workers).join() {
         joined.map_err(|error| Failure::new(Exit::Internal, anyhow!(error)))?;
     }
     shelf.close();
-    log.close();
-    ended?;
-    tracing::info!("stopped with a last checkpoint");
+    input.close();
+    match ended? {
+        Stopped::Settled => tracing::info!("stopped with a last checkpoint"),
+        Stopped::InTime => {
+            tracing::warn!("stopped before all was written: the next start reads and writes again what is missing");
+        }
+    }
     Ok(())
 }
 
-fn tell_resumed(opened: &Opened) {
-    let ends = opened.log.end_offsets();
-    let read = opened.start.partitions.0.values().map(|at| at.next_offset);
-    let again: u64 = ends.iter().zip(read).map(|(end, read)| end.saturating_sub(read)).sum();
-    let generation = opened.identity.generation;
-    match opened.resumed {
-        Some(version) => tracing::info!(
-            generation,
-            checkpoint = version.number,
-            frontier = opened.start.frontier,
-            records_to_read = again,
-            "resumed from a checkpoint"
-        ),
-        None => tracing::info!(generation, records_to_read = again, "started from the first record"),
+/// Changed windows that each worker may hold back for the sink.
+fn unwritten_max(settings: &Settings, place: &Place) -> usize {
+    match settings.sink {
+        crate::config::SinkKind::None => usize::MAX,
+        _ => settings.unwritten_max.div_ceil(place.workers),
     }
 }
 
@@ -136,17 +205,16 @@ fn http_state(
     beats: &Arc<Heartbeats>,
     facts: &Arc<KeeperFacts>,
 ) -> Result<Arc<http::State>, Failure> {
-    let door = Door::new(opened.log.appender(), opened.log.partitions());
     let health = Health {
         beats: Arc::clone(beats),
         keeper: Arc::clone(facts),
         shelf: Arc::clone(shelf),
-        log: opened.log.view(),
-        generation: opened.identity.generation,
+        input: Arc::clone(&opened.input),
+        generation: opened.plan.identity.generation,
     };
     let asked = http::Asked {
         queries: Arc::clone(shelf) as _,
-        ingest: Arc::new(door),
+        ingest: opened.input.door(),
         check: Arc::new(JsonCheck),
         status: Arc::new(health),
         token_sha256: token_sha256(&settings.http)?,
@@ -184,96 +252,29 @@ fn limits(settings: &HttpSettings) -> http::Limits {
     }
 }
 
-/// What the workers share.
-struct Crew {
-    rules: Rules,
-    key: dataflows::identity::IdKey,
-    start: Arc<Start>,
-    retain_ms: u64,
-    write_from: EventTime,
-    desk: Questions,
-    shelf: Arc<Shelf>,
-    beats: Arc<Heartbeats>,
+/// What it takes to end a process.
+struct Ending {
     mailbox: Mailbox,
+    /// Another process was told to stop.
+    stopped: Arc<Notify>,
     errors: Arc<FirstError>,
-    words: Sender<Word>,
 }
 
-impl Crew {
-    /// Starts the workers, each with its partitions.
-    fn start(self, log: &Log, workers: usize) -> Result<WorkerGuards<()>, Failure> {
-        let mut readers = Vec::new();
-        for (partition, at) in &self.start.partitions.0 {
-            let reader = log.reader(*partition, at.next_offset).map_err(engine::source_failure)?;
-            readers.push((0, Box::new(reader) as SendReader));
-        }
-        let handout = Handout::by_size(readers, workers);
-        timely::execute(configured(workers), move |worker| {
-            let index = worker.index();
-            graph::build(worker, self.job(index, &handout));
-            engine::drive(worker, &self.errors, || self.beats.beat(index));
-        })
-        .map_err(|error| Failure::new(Exit::Internal, anyhow!(error)))
-    }
-
-    fn job(&self, index: usize, handout: &Handout) -> Job<JsonEvents> {
-        let first = index == 0;
-        let (errors, shelf) = (Arc::clone(&self.errors), Arc::clone(&self.shelf));
-        let (cuts, outcomes, quiet) = (self.words.clone(), self.words.clone(), self.words.clone());
-        // An error means that the keeper has ended, and the process with it.
-        let tell = |words: &Sender<Word>, word| drop(words.send(word));
-        let replies = Arc::clone(&self.shelf);
-        Job {
-            decode: JsonEvents,
-            rules: self.rules,
-            key: self.key,
-            start: Arc::clone(&self.start),
-            readers: handout.take(index),
-            ended: Ended::ForNow,
-            timer: Rc::new(Monotonic::start()),
-            on_error: Box::new(move |error| errors.set(error)),
-            on_quiet: first.then(|| Box::new(move || tell(&quiet, Word::Quiet)) as Box<dyn FnOnce()>),
-            tell: Box::new(move |announcement| {
-                if first {
-                    shelf.announce(announcement);
-                }
-            }),
-            take_cut: Box::new(move |cut| tell(&cuts, Word::Cut(cut))),
-            write_from: self.write_from,
-            take_all: None,
-            serve: Some(Serve {
-                retain_ms: self.retain_ms,
-                desk: first.then(|| self.desk.clone()),
-                reply: Box::new(move |ticket, answer| replies.reply(ticket, answer)),
-            }),
-            mailbox: first.then(|| self.mailbox.clone()),
-            outcome: Box::new(move |outcome| tell(&outcomes, Word::Outcome(outcome))),
-        }
-    }
-}
-
-/// Workers that merge their index while idle.
-fn configured(workers: usize) -> timely::Config {
-    let mut config = timely::Config::process(workers);
-    let effort = differential_dataflow::Config::default().idle_merge_effort(Some(1_000));
-    differential_dataflow::configure(&mut config.worker, &effort);
-    config
-}
-
-/// Serves until a signal, then stops the job and waits for its last checkpoint.
+/// Serves until a signal, here or in another process; then stops the job and waits for its last checkpoint.
 async fn serve(
     listen: std::net::SocketAddr,
     state: Arc<http::State>,
-    mailbox: &Mailbox,
     keeper: Keeper,
-    errors: &Arc<FirstError>,
-) -> Result<(), Failure> {
+    ending: &Ending,
+) -> Result<Stopped, Failure> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM").or_exit(Exit::Internal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT").or_exit(Exit::Internal)?;
     let (close, closed) = oneshot::channel::<()>();
     let (address, served) = http::serve(listen, state, async move {
         // A dropped sender closes the door as well.
         let _ = closed.await;
     })
-    .or_exit(Exit::Failed)?;
+    .map_err(|error| Failure::new(if error.is_in_use() { Exit::OtherOwner } else { Exit::Failed }, error))?;
     let served = tokio::spawn(served);
     tracing::info!(%address, "serving HTTP");
     let (kept, mut ended) = oneshot::channel();
@@ -285,14 +286,14 @@ async fn serve(
         })
         .context("starting the keeper")
         .or_exit(Exit::Internal)?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM").or_exit(Exit::Internal)?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT").or_exit(Exit::Internal)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        ended = &mut ended => return keeper_ended(ended, errors),
-        failure = failed(errors) => return Err(failure),
-    }
+    let signalled = tokio::select! {
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+        () = ending.stopped.notified() => false,
+        ended = &mut ended => return keeper_ended(ended, &ending.errors),
+        failure = failed(&ending.errors) => return Err(failure),
+    };
+    let deadline = Instant::now() + STOP_WITHIN;
     tracing::info!("stopping: taking a last checkpoint");
     // The door first: nothing is acknowledged any more that would only be read at the next start.
     let _ = close.send(());
@@ -302,21 +303,32 @@ async fn serve(
         .or_exit(Exit::Internal)?
         .context("serving HTTP")
         .or_exit(Exit::Internal)?;
-    mailbox.tell(Message::Stop);
+    ending.mailbox.tell(Message::Stop);
+    // Where another process was told first, the signal that this one is sent as well is not a second one.
+    let second_signal = async {
+        if !signalled {
+            terminate.recv().await;
+        }
+        terminate.recv().await
+    };
     tokio::select! {
-        ended = &mut ended => keeper_ended(ended, errors),
-        failure = failed(errors) => Err(failure),
-        _ = terminate.recv() => Err(Failure::new(Exit::Failed, anyhow!("stopped by a second signal, without a last checkpoint"))),
+        ended = &mut ended => keeper_ended(ended, &ending.errors),
+        failure = failed(&ending.errors) => Err(failure),
+        () = tokio::time::sleep_until(deadline.into()) => {
+            ending.mailbox.tell(Message::End);
+            Ok(Stopped::InTime)
+        }
+        _ = second_signal => Err(Failure::new(Exit::Failed, anyhow!("stopped by a second signal, without a last checkpoint"))),
     }
 }
 
 fn keeper_ended(
     ended: Result<Result<(), Failure>, oneshot::error::RecvError>,
     errors: &FirstError,
-) -> Result<(), Failure> {
+) -> Result<Stopped, Failure> {
     match (errors.failure(), ended) {
         (Some(failure), _) => Err(failure),
-        (None, Ok(ended)) => ended,
+        (None, Ok(ended)) => ended.map(|()| Stopped::Settled),
         (None, Err(_)) => Err(Failure::new(Exit::Internal, anyhow!("the keeper ended without a word"))),
     }
 }

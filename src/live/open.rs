@@ -1,138 +1,156 @@
-//! Opening a data folder: whose it is, where to resume, and what a crash left to be written again.
+//! What the first process does at a start: finds out whose the state is and where to resume, writes again what a crash
+//! left, and plans the start for all processes.
 
-use std::{collections::HashSet, fs, os::unix::fs::DirBuilderExt as _, path::Path};
+use std::{collections::HashSet, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
-use connectors::embedded::{
-    checkpoints::CheckpointDir,
-    letters::{self, LetterDir},
-    log::Log,
-    store::Store,
-};
 use dataflows::{
+    announce::{PartitionState, Partitions},
     checkpoint::{
-        manifest::Meaning,
-        plan::{self, Loaded, Resume},
+        manifest::{Manifest, Meaning},
+        part::PartState,
+        plan::{self as checkpoints, Loaded, Resume},
     },
-    graph::Start,
+    clock::Clock,
     identity::IdKey,
-    port::{CheckpointStore as _, Claim, CountRow, CountSink as _, LetterSink as _, PartitionId, Version},
+    port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, Version},
     rules::Rules,
     time::EventTime,
 };
 
+use super::{
+    cluster::Place,
+    input::{Input, Offsets},
+    plan::{self, Identity, Plan},
+    ports,
+    rows::{self, Which},
+};
 use crate::{
-    commands::replay::{log_failure, secret},
-    config::{Settings, SinkKind},
+    commands::replay::secret,
+    config::{Settings, SourceKind},
     engine,
     exit::{Exit, Failure, OrExit as _},
 };
 
-/// What stays the same over all starts of a history, and this start's generation.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Which history.
-    pub history: u128,
-    /// Which log.
-    pub log: u128,
-    /// The secret under which ids are hashed.
-    pub key: IdKey,
-    /// What is counted.
-    pub meaning: Meaning,
-    /// Claimed at this start.
-    pub generation: u64,
-}
-
-/// Everything that a run needs from its data folder.
+/// Everything that a process needs to take part.
 pub struct Opened {
     /// The input.
-    pub log: Log,
+    pub input: Arc<dyn Input>,
     /// Where checkpoints go.
-    pub checkpoints: CheckpointDir,
-    /// Where rows go, if anywhere.
-    pub sink: Option<Store>,
-    /// Where dead letters go.
-    pub letters: LetterDir,
-    /// Letters that are published already though their records are read again: partition and offset.
-    pub published: HashSet<(u32, u64)>,
-    /// Who we are.
-    pub identity: Identity,
-    /// Where the dataflow starts.
-    pub start: Start,
-    /// The checkpoint that is resumed.
-    pub resumed: Option<Version>,
-    /// The frontier of the rows that the sink holds from a newer checkpoint than the one resumed.
-    pub write_from: EventTime,
+    pub checkpoints: Box<dyn CheckpointStore>,
+    /// Where this process's rows go, if anywhere.
+    pub sink: Option<Box<dyn CountSink>>,
+    /// Where dead letters go: in the first process.
+    pub letters: Option<Box<dyn LetterSink>>,
+    /// What all processes do.
+    pub plan: Plan,
+    /// The state of the checkpoint that is resumed.
+    pub state: PartState,
 }
 
-/// Opens the folder, creating what is missing, and finds out where to start.
-pub fn open(settings: &Settings, rules: &Rules, from_start: bool) -> Result<Opened, Failure> {
-    let dir = &settings.data_dir;
-    create(dir)?;
-    let log =
-        Log::open(&dir.join("log"), settings.source.partitions.get(), engine::wall_clock_ms).map_err(log_failure)?;
-    let mut checkpoints = CheckpointDir::open(&settings.checkpoint.dir).or_exit(Exit::StateUnwritable)?;
-    let mut sink = match settings.sink {
-        SinkKind::Store => Some(Store::open(dir.join("store")).or_exit(Exit::StateUnwritable)?),
-        SinkKind::None => None,
-    };
-    let mut letters = LetterDir::open(dir.join("dead-letters")).or_exit(Exit::StateUnwritable)?;
+/// Opens everything, creating what is missing, and plans the start.
+pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool) -> Result<Opened, Failure> {
+    let input = ports::input(settings, place)?;
+    let mut store = ports::checkpoints(settings)?;
+    let mut sink = ports::sink(settings, place)?;
     let mut claim = match &mut sink {
         Some(sink) => sink.claim().or_exit(Exit::StateUnwritable)?,
         None => None,
     };
-    let meaning = Meaning::of(rules);
     // Claim first, then look: no older process can commit behind our back. Rows and letters may be older than the
     // checkpoints, where these were lost; under a lesser generation ours would be taken for theirs.
-    let published_last = letters.newest().or_exit(Exit::StateUnwritable)?.unwrap_or_default();
-    let above = claim.as_ref().map_or(0, |claim| claim.generation).max(published_last.generation);
-    let generation = checkpoints.claim_generation(above).or_exit(Exit::StateUnwritable)?;
+    let above = claim.as_ref().map_or(0, |claim| claim.generation).max(newest_letters(settings)?.generation);
+    let generation = store.claim_generation(above).or_exit(Exit::StateUnwritable)?;
     if let Some(sink) = sink.as_mut().filter(|_| from_start && claim.take().is_some()) {
         // What is counted anew may lack windows that it holds, if the log or the meaning of the counts has changed. A
         // crash from here on leaves either a checkpoint, whose rows are then all written, or none.
         sink.clear().or_exit(Exit::StateUnwritable)?;
     }
-    let newest = checkpoints.manifests().or_exit(Exit::StateUnwritable)?.last().map_or(0, |newest| newest.number);
-    let identity = |history, key| Identity { history, log: log.id(), key, meaning, generation };
-    let found = find(&mut checkpoints, &meaning, claim.as_ref(), from_start)?;
-    let (identity, start, resumed, write_from, published) = match found {
+    let newest = store.manifests().or_exit(Exit::StateUnwritable)?.last().map_or(0, |newest| newest.number);
+    let (log, meaning, offsets) = (input.id(), Meaning::of(rules), input.offsets()?);
+    let base = |history, key| Plan {
+        identity: Identity { history, log, key, meaning, generation },
+        resumed: None,
+        frontier: 0,
+        number: newest,
+        partitions: Partitions::default(),
+        owners: Default::default(),
+        write_from: 0,
+        published: HashSet::new(),
+        rules: *rules,
+        workers: place.workers,
+    };
+    let found = find(&mut *store, &meaning, claim.as_ref(), from_start)?;
+    let (mut plan, state, letters) = match found {
         None => {
             let history = claim.as_ref().map_or(fresh_history()?, |claim| claim.history);
-            let partitions = (0..log.partitions()).map(PartitionId);
-            let start = Start { number: newest, ..Start::fresh(partitions) };
+            let mut letters = ports::letters(settings, history)?;
+            let published = letters.published().or_exit(Exit::Failed)?;
             let write_from = claim.map_or(0, |claim| claim.frontier);
-            let published = published(&dir.join("dead-letters"))?;
-            (identity(history, secret()?), start, None, write_from, published)
+            let partitions = all_partitions(Partitions::default(), &offsets, rules);
+            (Plan { partitions, write_from, published, ..base(history, secret()?) }, PartState::default(), letters)
         }
-        Some(loaded) => {
-            same_log(&log, &loaded)?;
-            let Loaded { manifest, state } = loaded;
+        Some(Loaded { manifest, state }) => {
+            same_log(&*input, &manifest)?;
             let write_from = owned(claim.as_ref(), manifest.history, manifest.frontier)?;
-            let mut start =
-                Start { frontier: manifest.frontier, number: newest, partitions: manifest.partitions, state };
-            letters.publish(manifest.version, &start.state.letters).or_exit(Exit::StateUnwritable)?;
-            start.state.letters.clear();
-            let fell_back = write_from != 0 || manifest.version.number != newest;
+            let mut letters = ports::letters(settings, manifest.history)?;
+            letters.publish(manifest.version, &state.letters).or_exit(Exit::StateUnwritable)?;
             if let Some(sink) = sink.as_mut().filter(|_| write_from == 0) {
-                let version = Version { generation, number: manifest.version.number };
                 // A store that nobody has claimed is a new one: it has none of the rows.
                 let which = if claim.is_some() { Which::Unwritten } else { Which::All };
-                rewrite(sink, version, &mut start, manifest.watermark, which)?;
+                rewrite(&mut **sink, generation, &manifest, &state, which)?;
             }
-            let published = if fell_back { published(&dir.join("dead-letters"))? } else { HashSet::new() };
-            (identity(manifest.history, manifest.key), start, Some(manifest.version), write_from, published)
+            let fell_back = write_from != 0 || manifest.version.number != newest;
+            let published = if fell_back { letters.published().or_exit(Exit::Failed)? } else { HashSet::new() };
+            let plan = Plan {
+                resumed: Some(manifest.version),
+                frontier: manifest.frontier,
+                write_from,
+                published,
+                ..base(manifest.history, manifest.key)
+            };
+            let partitions = all_partitions(manifest.partitions, &offsets, rules);
+            (Plan { partitions, ..plan }, plan::settled(state, write_from), letters)
         }
     };
-    Ok(Opened { log, checkpoints, sink, letters, published, identity, start, resumed, write_from })
+    let readers = match settings.source.kind {
+        // The embedded log belongs to this process.
+        SourceKind::Log => place.workers,
+        SourceKind::Kafka => place.workers * place.processes(),
+    };
+    plan.owners = engine::owners(&to_read(&plan.partitions, &offsets), readers);
+    tell_resumed(&plan, &offsets);
+    Ok(Opened { input, checkpoints: store, sink, letters: Some(letters), plan, state })
 }
 
-fn create(dir: &Path) -> Result<(), Failure> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("creating the data folder {}", dir.display()))
-        .or_exit(Exit::StateUnwritable)
+/// What a process does that follows the plan of the first one.
+pub fn follow(settings: &Settings, rules: &Rules, place: &Place, plan: Plan) -> Result<Opened, Failure> {
+    if (plan.rules, plan.workers) != (*rules, place.workers) {
+        let error = anyhow!("the first process has other workers or another [time]: give all the same configuration");
+        return Err(Failure::new(Exit::Usage, error));
+    }
+    let mut store = ports::checkpoints(settings)?;
+    let state = match plan.resumed {
+        None => PartState::default(),
+        Some(version) => {
+            let loaded = checkpoints::load(&mut *store, version)
+                .context("reading the checkpoint that the first process resumes: is checkpoint.store the same for all?")
+                .or_exit(Exit::NoCheckpoint)?;
+            plan::settled(loaded.state, plan.write_from)
+        }
+    };
+    let (input, sink) = (ports::input(settings, place)?, ports::sink(settings, place)?);
+    Ok(Opened { input, checkpoints: store, sink, letters: None, plan, state })
+}
+
+/// The newest letters of the embedded folder: its file names are versions, whatever the history.
+fn newest_letters(settings: &Settings) -> Result<Version, Failure> {
+    match settings.source.kind {
+        SourceKind::Log => {
+            Ok(ports::letters(settings, 0)?.newest().or_exit(Exit::StateUnwritable)?.unwrap_or_default())
+        }
+        SourceKind::Kafka => Ok(Version::default()),
+    }
 }
 
 fn fresh_history() -> Result<u128, Failure> {
@@ -142,7 +160,7 @@ fn fresh_history() -> Result<u128, Failure> {
 
 /// The checkpoint to resume, or none where the log is to be counted from its first record.
 fn find(
-    checkpoints: &mut CheckpointDir,
+    store: &mut dyn CheckpointStore,
     meaning: &Meaning,
     claim: Option<&Claim>,
     from_start: bool,
@@ -151,7 +169,7 @@ fn find(
         tracing::warn!("counting the log anew from its first record, as told by --from-start");
         return Ok(None);
     }
-    match plan::resume(checkpoints, meaning).or_exit(Exit::StateUnwritable)? {
+    match checkpoints::resume(store, meaning).or_exit(Exit::StateUnwritable)? {
         Resume::Fresh if claim.is_some() => {
             let error = anyhow!("the store holds rows, but there is no checkpoint that they belong to");
             Err(Failure::new(Exit::NoCheckpoint, error))
@@ -184,22 +202,52 @@ fn find(
 }
 
 /// The log is the one that the checkpoint was made from, and still holds what comes next.
-fn same_log(log: &Log, loaded: &Loaded) -> Result<(), Failure> {
-    let partitions = &loaded.manifest.partitions.0;
-    if loaded.manifest.log != log.id() {
+fn same_log(input: &dyn Input, manifest: &Manifest) -> Result<(), Failure> {
+    let partitions = &manifest.partitions.0;
+    if manifest.log != input.id() {
         let lost: u64 = partitions.values().map(|at| at.next_offset).sum();
         let error = anyhow!(
             "the log was replaced: the checkpoint was made from log {:032x} and this is {:032x}; the {lost} records \
              that it had read are lost",
-            loaded.manifest.log,
-            log.id()
+            manifest.log,
+            input.id()
         );
         return Err(Failure::new(Exit::InputReplaced, error));
     }
     for (partition, at) in partitions {
-        log.reader(*partition, at.next_offset).map_err(engine::source_failure)?;
+        input.check(*partition, at).map_err(engine::source_failure)?;
     }
     Ok(())
+}
+
+/// The partitions of a checkpoint, and those that were added since: these begin at their first record, and what is final
+/// by now stays so.
+fn all_partitions(mut known: Partitions, offsets: &[Offsets], rules: &Rules) -> Partitions {
+    let is_fresh = known.0.is_empty();
+    let floor = known.least_clock().filter(|_| !is_fresh);
+    for (partition, (first, _)) in (0..).map(PartitionId).zip(offsets) {
+        known.0.entry(partition).or_insert_with(|| {
+            if !is_fresh {
+                let watermark = floor.map_or(0, |floor| floor.saturating_sub(rules.lateness_ms));
+                tracing::info!(partition = partition.0, watermark, "a partition was added since the checkpoint");
+            }
+            PartitionState {
+                next_offset: *first,
+                clock: Clock::default().with_floor(floor),
+                ..PartitionState::default()
+            }
+        });
+    }
+    known
+}
+
+/// How much there is to read, by partition.
+fn to_read(partitions: &Partitions, offsets: &[Offsets]) -> Vec<(PartitionId, u64)> {
+    let of = |(partition, at): (&PartitionId, &PartitionState)| {
+        let end = offsets.get(partition.0 as usize).map_or(0, |(_, end)| *end);
+        (*partition, end.saturating_sub(at.next_offset))
+    };
+    partitions.0.iter().map(of).collect()
 }
 
 /// The sink is ours; gives the frontier of its rows where that is ahead of what is resumed.
@@ -208,7 +256,7 @@ fn owned(claim: Option<&Claim>, history: u128, frontier: EventTime) -> Result<Ev
         Some(claim) if claim.history != history => {
             let error = anyhow!(
                 "the store holds the rows of another history ({:032x}, not {history:032x}): name another data_dir, or \
-                 move its store folder away and run with --from-start",
+                 move its store folder away and run with --from-start; for Cassandra name another keyspace",
                 claim.history
             );
             Err(Failure::new(Exit::OtherOwner, error))
@@ -225,50 +273,35 @@ fn owned(claim: Option<&Claim>, history: u128, frontier: EventTime) -> Result<Ev
     }
 }
 
-/// Which rows of a checkpoint are written at a start.
-#[derive(Copy, Clone, PartialEq, Eq)]
-enum Which {
-    /// Those that changed after the last acknowledged checkpoint.
-    Unwritten,
-    All,
-}
-
 /// Writes the rows that the sink is not known to hold.
 fn rewrite(
-    sink: &mut Store,
-    version: Version,
-    start: &mut Start,
-    watermark: EventTime,
+    sink: &mut dyn CountSink,
+    generation: u64,
+    manifest: &Manifest,
+    state: &PartState,
     which: Which,
 ) -> Result<(), Failure> {
-    let mut rows = Vec::new();
-    for group in &mut start.state.groups {
-        for cell in group.cells.iter_mut().filter(|cell| which == Which::All || cell.unwritten) {
-            cell.unwritten = false;
-            let (video_id, event_type) = group.names[cell.series.0 as usize].clone();
-            rows.push(CountRow {
-                video_id,
-                event_type,
-                window_start: cell.minute.start(),
-                count: cell.count,
-                is_final: cell.minute.is_final(watermark),
-                as_of: start.frontier,
-            });
-        }
-    }
+    let rows = rows::rows(state, which, manifest.watermark, manifest.frontier);
     if !rows.is_empty() {
         tracing::info!(rows = rows.len(), "writing the rows again that the store may not hold");
-        sink.write(version, &rows).or_exit(Exit::StateUnwritable)?;
+        let claim = Claim { history: manifest.history, generation, frontier: manifest.frontier };
+        sink.set_claim(&claim).or_exit(Exit::OtherOwner)?;
+        sink.write(Version { generation, number: manifest.version.number }, &rows).or_exit(Exit::StateUnwritable)?;
     }
     Ok(())
 }
 
-/// Every letter that is published.
-fn published(dir: &Path) -> Result<HashSet<(u32, u64)>, Failure> {
-    let mut published = HashSet::new();
-    for letter in letters::read(dir, None, None).or_exit(Exit::Failed)? {
-        let letter = letter.or_exit(Exit::Failed)?;
-        published.insert((letter.source.partition, letter.source.offset));
+fn tell_resumed(plan: &Plan, offsets: &[Offsets]) {
+    let again: u64 = to_read(&plan.partitions, offsets).iter().map(|(_, records)| records).sum();
+    let generation = plan.identity.generation;
+    match plan.resumed {
+        Some(version) => tracing::info!(
+            generation,
+            checkpoint = version.number,
+            frontier = plan.frontier,
+            records_to_read = again,
+            "resumed from a checkpoint"
+        ),
+        None => tracing::info!(generation, records_to_read = again, "started from the first record"),
     }
-    Ok(published)
 }

@@ -73,7 +73,7 @@ impl ProduceArgs {
             To::Http if self.partitions.is_some() => {
                 Err("--partitions is for folders; the server knows how many it has".to_owned())
             }
-            To::Dir(_) | To::Log(_) if self.server.token_file.is_some() => {
+            _ if !matches!(self.to, To::Http) && self.server.token_file.is_some() => {
                 Err("--token-file is for --to http".to_owned())
             }
             _ => Ok(()),
@@ -95,6 +95,9 @@ pub enum To {
     Http,
     /// The embedded log in this folder; left out, that of the data folder.
     Log(Option<PathBuf>),
+    /// The topic of the configuration.
+    #[cfg(feature = "kafka")]
+    Kafka,
 }
 
 impl FromStr for To {
@@ -109,6 +112,9 @@ impl FromStr for To {
             ("log", _) => Ok(To::Log(None)),
             ("log:", _) => Err("nothing follows \"log:\"".to_owned()),
             (_, "log") => Ok(To::Log(Some(text["log:".len()..].into()))),
+            #[cfg(feature = "kafka")]
+            ("kafka", _) => Ok(To::Kafka),
+            #[cfg(not(feature = "kafka"))]
             (_, "kafka") => {
                 Err("kafka is not in this build; available are http, log and a folder (./kafka if it is one)"
                     .to_owned())
@@ -202,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_folder_http_or_a_log() {
+    fn a_target_is_a_folder_http_a_log_or_kafka() {
         for (text, expect) in [
             ("http", Some(To::Http)),
             ("out", Some(To::Dir("out".into()))),
@@ -211,12 +217,14 @@ mod tests {
             ("log", Some(To::Log(None))),
             ("log:d", Some(To::Log(Some("d".into())))),
             ("log:", None),
-            ("kafka", None),
+            #[cfg(feature = "kafka")]
+            ("kafka", Some(To::Kafka)),
             ("http://h:1", None),
             ("", None),
         ] {
             assert_eq!(text.parse::<To>().ok(), expect, "{text}");
         }
+        #[cfg(not(feature = "kafka"))]
         assert!("kafka".parse::<To>().unwrap_err().contains("not in this build; available are http, log and a folder"));
     }
 

@@ -6,6 +6,8 @@ pub mod args;
 mod files;
 mod generate;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod lines;
 mod log;
 mod pace;
@@ -81,6 +83,11 @@ pub fn run(settings: &Settings, args: &ProduceArgs) -> Result<(), Failure> {
         To::Log(dir) => {
             let dir = dir.clone().unwrap_or_else(|| settings.data_dir.join("log"));
             Box::new(LogTarget::open(&dir, args.partitions.unwrap_or(settings.source.partitions.get()))?)
+        }
+        #[cfg(feature = "kafka")]
+        To::Kafka => {
+            let partitions = args.partitions.unwrap_or(settings.source.partitions.get());
+            Box::new(kafka::KafkaTarget::open(settings, partitions, args.give_up_after_ms)?)
         }
     };
     let mut pace = Pace::new(args.rate);

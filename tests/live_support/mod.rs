@@ -6,6 +6,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod client;
+pub mod cluster;
+pub mod traffic;
 pub mod truth;
 
 use std::{
@@ -57,23 +59,42 @@ pub fn wait_for<T>(what: &str, within: Duration, mut look: impl FnMut() -> Optio
 
 /// A free port below those that the kernel gives to outgoing connections, so that none of these takes it meanwhile.
 pub fn free_port() -> u16 {
+    free_ports(1)
+}
+
+/// So many free ports in a row: the first of them.
+pub fn free_ports(count: u16) -> u16 {
     const PORTS: std::ops::Range<u16> = 10_000..32_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = (std::process::id() * 97 % u32::from(PORTS.end - PORTS.start)) as u16;
     loop {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = PORTS.start + (first.wrapping_add(step)) % (PORTS.end - PORTS.start);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let step = NEXT.fetch_add(count, Ordering::Relaxed);
+        let port = PORTS.start + (first.wrapping_add(step)) % (PORTS.end - PORTS.start - count);
+        if (port..port + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()) {
             return port;
         }
     }
 }
 
-/// How to start a `tidemark run`.
+/// Which processes of a job are started.
+#[derive(Clone, Debug)]
+pub enum Processes {
+    /// `tidemark run`: one alone.
+    Alone,
+    /// `tidemark cluster`: so many, under a supervisor.
+    Supervised(u16),
+    /// `tidemark run --process`: this one of those in a file.
+    Member(u16, PathBuf),
+}
+
+/// How to start a `tidemark run` or `tidemark cluster`.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub data_dir: PathBuf,
+    /// Of the first process; each has the one after that of the process before.
     pub port: u16,
+    pub processes: Processes,
+    /// Of each process.
     pub workers: u32,
     pub flags: Vec<String>,
     pub env: Vec<(String, String)>,
@@ -86,11 +107,25 @@ impl Run {
         Self {
             data_dir: data_dir.to_owned(),
             port: free_port(),
+            processes: Processes::Alone,
             workers: 2,
             flags: Vec::new(),
             env: Vec::new(),
             under: Vec::new(),
         }
+    }
+
+    /// So many processes under a supervisor, on ports of their own.
+    pub fn supervised(mut self, processes: u16) -> Self {
+        self.port = free_ports(processes);
+        self.processes = Processes::Supervised(processes);
+        self
+    }
+
+    /// One process of those in a file.
+    pub fn member(mut self, process: u16, hosts: &Path) -> Self {
+        self.processes = Processes::Member(process, hosts.to_owned());
+        self
     }
 
     pub fn workers(mut self, workers: u32) -> Self {
@@ -119,11 +154,21 @@ impl Run {
     }
 
     fn spawn(&self) -> Process {
-        let workers = self.workers.to_string();
         let listen = format!("127.0.0.1:{}", self.port);
         let mut words: Vec<String> = self.under.clone();
-        words.extend([TIDEMARK, "run", "--workers", &workers, "--listen", &listen, "--data-dir"].map(str::to_owned));
-        words.push(self.data_dir.display().to_string());
+        words.push(TIDEMARK.to_owned());
+        words.extend(match &self.processes {
+            Processes::Alone => vec!["run".to_owned()],
+            Processes::Supervised(processes) => {
+                vec!["cluster".to_owned(), "--processes".to_owned(), processes.to_string()]
+            }
+            Processes::Member(process, hosts) => {
+                let (process, hosts) = (process.to_string(), hosts.display().to_string());
+                vec!["run".to_owned(), "--process".to_owned(), process, "--hosts".to_owned(), hosts]
+            }
+        });
+        words.extend(["--workers".to_owned(), self.workers.to_string(), "--listen".to_owned(), listen]);
+        words.extend(["--data-dir".to_owned(), self.data_dir.display().to_string()]);
         words.extend(self.flags.iter().cloned());
         Process::spawn(&words, &self.env)
     }
@@ -131,16 +176,20 @@ impl Run {
     /// Starts it and waits until it is ready.
     #[track_caller]
     pub fn start(&self) -> Server {
-        let mut server = Server { process: self.spawn(), client: Client::new(self.port) };
-        let within = Instant::now() + SOON;
-        loop {
-            if server.client.is_ready() {
-                return server;
-            }
-            assert!(server.process.exited().is_none(), "it ended instead of becoming ready");
-            assert!(Instant::now() < within, "it is not ready within {SOON:?}");
-            thread::sleep(LOOK_EVERY);
-        }
+        let mut server = self.begin();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts it; it may not become ready.
+    pub fn begin(&self) -> Server {
+        let ports = match self.processes {
+            Processes::Alone => self.port..=self.port,
+            Processes::Supervised(processes) => self.port..=self.port + processes - 1,
+            Processes::Member(process, _) => self.port + process..=self.port + process,
+        };
+        let clients: Vec<Client> = ports.map(Client::new).collect();
+        Server { process: self.spawn(), client: clients[0].clone(), clients }
     }
 
     /// Starts it, expecting it to end by itself.
@@ -153,8 +202,14 @@ impl Run {
 /// Runs any other command of the binary to its end.
 #[track_caller]
 pub fn tidemark(args: &[&str]) -> Ended {
+    tidemark_with(args, &[])
+}
+
+/// The same in an environment.
+#[track_caller]
+pub fn tidemark_with(args: &[&str], env: &[(String, String)]) -> Ended {
     let words: Vec<String> = std::iter::once(TIDEMARK).chain(args.iter().copied()).map(str::to_owned).collect();
-    Process::spawn(&words, &[]).end(Duration::from_secs(60))
+    Process::spawn(&words, env).end(Duration::from_secs(60))
 }
 
 /// How a process ended.
@@ -182,13 +237,33 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// A running `tidemark run` that was ready.
+/// A running `tidemark run` or `tidemark cluster`.
 pub struct Server {
     process: Process,
+    /// Of the first process.
     pub client: Client,
+    /// Of each process.
+    pub clients: Vec<Client>,
 }
 
 impl Server {
+    /// Waits until every process is ready.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
+        let within = Instant::now() + SOON;
+        while !self.clients.iter().all(Client::is_ready) {
+            assert!(self.process.exited().is_none(), "it ended instead of becoming ready");
+            assert!(Instant::now() < within, "it is not ready within {SOON:?}");
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Waits for it to end by itself.
+    #[track_caller]
+    pub fn wait_for_end(mut self, within: Duration) -> Ended {
+        self.process.end_within(within)
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.child.id()
     }
@@ -207,6 +282,10 @@ impl Server {
         digits.parse().ok()
     }
 
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.process.exited().is_none()
     }
@@ -218,6 +297,7 @@ impl Server {
     }
 
     /// Asks it to end.
+    #[track_caller]
     pub fn terminate(mut self) -> Ended {
         self.process.signal(Signal::TERM);
         self.process.end_within(TERMINATED_WITHIN)

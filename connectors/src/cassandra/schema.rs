@@ -168,6 +168,13 @@ pub(super) async fn ensure(session: &Session, settings: &Settings, missing: Miss
     }
     let keyspace = settings.quoted_keyspace();
     let there = tables(session, settings).await?;
+    let gone = ALL.iter().find(|table| !there.contains_key(table.name));
+    if let Some(table) = gone
+        && there.contains_key(CLAIM.name)
+        && is_claimed(session, &keyspace).await?
+    {
+        return Err(dropped(table, &keyspace));
+    }
     for table in ALL.iter().filter(|table| missing == Missing::Create && !there.contains_key(table.name)) {
         execute(session, &table.ddl(&keyspace)).await?;
     }
@@ -187,6 +194,21 @@ pub(super) async fn ensure(session: &Session, settings: &Settings, missing: Miss
 
 fn absent(name: String, what: &str, ddl: &str) -> CassandraError {
     CassandraError::Schema { table: name, what: format!("{what} is missing; {ddl}") }
+}
+
+/// Whether somebody has written rows here.
+async fn is_claimed(session: &Session, keyspace: &str) -> Result<bool, CassandraError> {
+    let claims = rows::<(String,)>(session, &format!("SELECT scope FROM {keyspace}.{}", CLAIM.name)).await?;
+    Ok(!claims.is_empty())
+}
+
+/// Made anew it would lack the rows that its owner takes for written.
+fn dropped(table: &Table, keyspace: &str) -> CassandraError {
+    let claim = CLAIM.name;
+    let what = format!(
+        "it was dropped with its rows; after DROP TABLE {keyspace}.{claim} it is created, and all rows are written anew"
+    );
+    CassandraError::Schema { table: format!("{keyspace}.{}", table.name), what }
 }
 
 /// Whether a failed attempt at [`ensure`] may be waiting for another process that is creating the tables now.

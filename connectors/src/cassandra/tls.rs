@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use dataflows::port::BoxError;
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, pem::PemObject},
 };
 
@@ -23,7 +23,7 @@ pub(super) fn context(settings: &Settings) -> Result<Option<Arc<ClientConfig>>, 
         });
     };
     let roots = roots(path).map_err(|cause| CassandraError::Unreadable { path: path.clone(), cause })?;
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|cause| CassandraError::Settings { key: "tls", what: cause.to_string() })?
         .with_root_certificates(roots)

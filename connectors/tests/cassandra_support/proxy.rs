@@ -16,7 +16,7 @@ use std::{
 use dataflows::testkit::SplitMix64;
 use rustls::{
     ServerConfig,
-    crypto::ring,
+    crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio_rustls::TlsAcceptor;
@@ -115,7 +115,7 @@ pub fn certificate(name: &str) -> PathBuf {
 pub fn tls_proxy(upstream: &str, node: &str) -> String {
     let chain = CertificateDer::pem_file_iter(certificate(&format!("{node}.pem"))).unwrap();
     let key = fs::read(certificate(&format!("{node}.key"))).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()

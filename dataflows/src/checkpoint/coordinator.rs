@@ -4,7 +4,7 @@
 //! greatest of their frontiers was reached by one of them, hence everybody will reach it without new input, and nobody
 //! has gone past it. Then they cut there and go on, and the manifest is written once all parts are durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,28 +31,40 @@ pub enum Order {
     Release,
 }
 
+/// A worker's part that is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredPart {
+    /// Which file.
+    pub info: PartInfo,
+    /// The sum of its cells.
+    pub counted: u64,
+    /// Whether it holds dead letters.
+    pub has_letters: bool,
+}
+
 /// Where a checkpoint under way stands.
 #[derive(Debug)]
 enum Phase {
     Idle,
     Holding { at: BTreeMap<usize, EventTime> },
-    Cutting { parts: BTreeMap<usize, PartInfo> },
-    Committing,
+    Cutting { parts: BTreeMap<usize, StoredPart> },
+    Committing { acknowledged: BTreeSet<usize> },
 }
 
 /// The coordinator's state.
 #[derive(Debug)]
 pub struct Coordinator {
     workers: usize,
+    processes: usize,
     number: u64,
     last_frontier: EventTime,
     phase: Phase,
 }
 
 impl Coordinator {
-    /// For `workers` workers in all; the last checkpoint was `number` at `frontier`.
-    pub fn new(workers: usize, number: u64, frontier: EventTime) -> Self {
-        Self { workers, number, last_frontier: frontier, phase: Phase::Idle }
+    /// For `workers` workers in all, in `processes` processes; the last checkpoint was `number` at `frontier`.
+    pub fn new(workers: usize, processes: usize, number: u64, frontier: EventTime) -> Self {
+        Self { workers, processes, number, last_frontier: frontier, phase: Phase::Idle }
     }
 
     /// A checkpoint is due. Ignored while one is under way.
@@ -87,7 +99,7 @@ impl Coordinator {
     }
 
     /// A worker's part is durable. Gives all parts when they are: the manifest may be written.
-    pub fn written(&mut self, number: u64, worker: usize, part: PartInfo) -> Option<Vec<PartInfo>> {
+    pub fn written(&mut self, number: u64, worker: usize, part: StoredPart) -> Option<Vec<StoredPart>> {
         let Phase::Cutting { parts } = &mut self.phase else { return None };
         if number != self.number {
             return None;
@@ -97,15 +109,23 @@ impl Coordinator {
             return None;
         }
         let parts = std::mem::take(parts).into_values().collect();
-        self.phase = Phase::Committing;
+        self.phase = Phase::Committing { acknowledged: BTreeSet::new() };
         Some(parts)
     }
 
-    /// The checkpoint is committed, its rows and letters are acknowledged: the next may come.
-    pub fn settled(&mut self, number: u64) {
-        if number == self.number {
+    /// What a process writes for the committed checkpoint is acknowledged. Says whether that holds for all of them now:
+    /// the next checkpoint may come.
+    pub fn acknowledged(&mut self, number: u64, process: usize) -> bool {
+        let Phase::Committing { acknowledged } = &mut self.phase else { return false };
+        if number != self.number {
+            return false;
+        }
+        acknowledged.insert(process);
+        let is_settled = acknowledged.len() == self.processes;
+        if is_settled {
             self.phase = Phase::Idle;
         }
+        is_settled
     }
 
     /// Whether nothing is under way.
@@ -118,13 +138,13 @@ impl Coordinator {
 mod tests {
     use super::*;
 
-    fn part(name: &str) -> PartInfo {
-        PartInfo::of(name.into(), b"")
+    fn part(name: &str) -> StoredPart {
+        StoredPart { info: PartInfo::of(name.into(), b""), counted: 1, has_letters: name == "b" }
     }
 
     #[test]
     fn the_cut_is_at_the_greatest_frontier_that_anyone_holds_at() {
-        let mut coordinator = Coordinator::new(2, 4, 100);
+        let mut coordinator = Coordinator::new(2, 2, 4, 100);
         assert_eq!(coordinator.due(), Some(Order::Hold { number: 5 }));
         assert_eq!(coordinator.due(), None, "one at a time");
         assert_eq!(coordinator.held(5, 1, 700), None);
@@ -134,13 +154,16 @@ mod tests {
         assert_eq!(coordinator.written(4, 1, part("b")), None, "an answer to another checkpoint");
         assert_eq!(coordinator.written(5, 1, part("b")), Some(vec![part("a"), part("b")]));
         assert_eq!(coordinator.due(), None, "not before the rows are acknowledged");
-        coordinator.settled(5);
+        assert!(!coordinator.acknowledged(5, 1), "one of two processes");
+        assert!(!coordinator.acknowledged(5, 1), "the same process twice is one process");
+        assert_eq!(coordinator.due(), None, "not before all rows are acknowledged");
+        assert!(coordinator.acknowledged(5, 0));
         assert_eq!(coordinator.due(), Some(Order::Hold { number: 6 }));
     }
 
     #[test]
     fn where_nothing_moved_nothing_is_written() {
-        let mut coordinator = Coordinator::new(1, 4, 700);
+        let mut coordinator = Coordinator::new(1, 1, 4, 700);
         coordinator.due();
         assert_eq!(coordinator.held(5, 0, 700), Some(Order::Release));
         assert_eq!(coordinator.due(), Some(Order::Hold { number: 5 }), "the number was not used");

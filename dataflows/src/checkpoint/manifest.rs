@@ -21,7 +21,7 @@ const PARTITION: u32 = 2;
 const PART: u32 = 3;
 
 /// What the counts mean: a checkpoint can only be resumed under the same.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meaning {
     /// The width of a window, ms.
     pub window_ms: u64,

@@ -16,7 +16,9 @@ use crate::{
 };
 
 use super::{
+    coordinator::StoredPart,
     frame::{self, FieldReader, Fields, FileKind, FrameError, FrameWriter},
+    manifest::PartInfo,
     rows::{self, CellRow, IdRow},
 };
 
@@ -64,6 +66,17 @@ impl PartState {
             writer.section(LETTERS, 0, &fields.0);
         }
         writer.finish()
+    }
+
+    /// The sum of all cells.
+    pub fn counted(&self) -> u64 {
+        self.groups.iter().flat_map(|group| &group.cells).map(|cell| cell.count).sum()
+    }
+
+    /// What to tell the coordinator once these bytes of it are durable.
+    pub fn stored(&self, name: String, bytes: &[u8]) -> StoredPart {
+        let info = PartInfo::of(name, bytes);
+        StoredPart { info, counted: self.counted(), has_letters: !self.letters.is_empty() }
     }
 
     /// Reads the bytes of a part, adding to what is here.

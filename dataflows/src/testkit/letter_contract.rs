@@ -34,7 +34,7 @@ pub fn check<S: LetterSink>(mut open: impl FnMut() -> S, published: impl Fn(&mut
         places.sort_unstable();
         let known = sink.published().expect("what is published can be read");
         assert_eq!(known, places.iter().copied().collect(), "after {publications:?}");
-        let newest = publications.iter().filter(|(.., offsets)| !offsets.is_empty()).next_back();
+        let newest = publications.iter().rfind(|(.., offsets)| !offsets.is_empty());
         let newest = newest.map(|(generation, number, _)| Version { generation: *generation, number: *number });
         assert_eq!(sink.newest().expect("the newest version can be read"), newest, "after {publications:?}");
         let expected: Vec<(PartitionId, u64)> = expected.iter().map(|offset| (PartitionId(2), *offset)).collect();

@@ -1,5 +1,8 @@
 //! Runs the whole graph in memory: partitions, crashes and restarts on other worker counts, questions.
 
+// Each test binary uses its own share of this.
+#![allow(dead_code)]
+
 use std::{
     cell::Cell,
     collections::BTreeMap,
@@ -15,8 +18,8 @@ use std::{
 
 use dataflows::{
     announce::Announcement,
-    checkpoint::{manifest::PartInfo, part::PartState},
-    control::{Mailbox, Message, Outcome},
+    checkpoint::part::PartState,
+    control::{Ear, Mailbox, Message, Outcome},
     event::{self, Cause},
     graph::{self, Job, Serve, Start},
     identity::IdKey,
@@ -129,11 +132,14 @@ pub struct Setup {
 }
 
 fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>) -> Job<PlainJson> {
-    let readers = (0..setup.log.len()).filter(|partition| partition % setup.workers == index).map(|partition| {
-        let next = setup.start.partitions.0[&PartitionId(partition as u32)].next_offset as usize;
-        let reader = MemoryReader { log: Arc::clone(&setup.log), partition, next, batch: setup.batch, at_end };
-        Box::new(reader) as Box<dyn PartitionReader>
-    });
+    let (log, batch) = (Arc::clone(&setup.log), setup.batch);
+    let open = move |partition: usize, next: usize| {
+        let log = Arc::clone(&log);
+        Box::new(MemoryReader { log, partition, next, batch, at_end }) as Box<dyn PartitionReader>
+    };
+    let known = setup.start.partitions.0.iter().map(|(partition, at)| (partition.0 as usize, at.next_offset as usize));
+    let ours = known.filter(|(partition, _)| partition % setup.workers == index);
+    let readers: Vec<_> = ours.map(|(partition, next)| open(partition, next)).collect();
     let sender = || send.clone();
     let (cuts, all, outcomes, told) = (sender(), sender(), sender(), sender());
     Job {
@@ -141,12 +147,14 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         rules: setup.rules,
         key: IdKey([7, 8]),
         start: Arc::clone(&setup.start),
-        readers: readers.collect(),
+        readers,
+        join: Box::new(move |partition| (index == 0).then(|| Ok(open(partition.0 as usize, 0)))),
         ended: Ended::ForGood,
         timer: Rc::new(LookTimer::default()),
         on_error: Box::new(|error| panic!("{error}")),
         on_quiet: None,
         write_from: 0,
+        unwritten_max: usize::MAX,
         tell: Box::new(move |announcement| {
             if index == 0 {
                 let _ = told.send(Event::Told(announcement));
@@ -156,8 +164,9 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         take_all: (at_end == Reached::Finished)
             .then(|| Box::new(move |end| drop(all.send(Event::End(end)))) as TakeAll),
         serve: None,
+        processes: 1,
         mailbox: None,
-        outcome: Box::new(move |outcome| drop(outcomes.send(Event::Outcome(outcome)))),
+        ear: (index == 0).then(|| Box::new(move |outcome| drop(outcomes.send(Event::Outcome(outcome)))) as Ear),
     }
 }
 
@@ -235,17 +244,22 @@ impl Live {
         loop {
             match self.next() {
                 Event::Cut(cut) => {
-                    let part = PartInfo::of(format!("w{}", cut.worker), &cut.part.encode());
+                    let part = cut.part.stored(format!("w{}", cut.worker), &cut.part.encode());
                     self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
                     cuts.push(cut);
                 }
                 Event::Outcome(Outcome::Unchanged) => return None,
                 Event::Outcome(Outcome::Commit { number, parts }) => {
                     assert_eq!((parts.len(), cuts.len()), (self.workers, self.workers));
-                    self.mailbox.tell(Message::Settled { number });
+                    self.mailbox.tell(Message::Committed { number });
+                }
+                Event::Outcome(Outcome::Committed { number }) => {
+                    self.mailbox.tell(Message::Acknowledged { number, process: 0 });
+                }
+                Event::Outcome(Outcome::Settled { number }) => {
                     return Some((self.resume_from(number, &cuts), cuts));
                 }
-                Event::Told(_) | Event::Answer(..) | Event::End(_) => {}
+                Event::Outcome(_) | Event::Told(_) | Event::Answer(..) | Event::End(_) => {}
             }
         }
     }

@@ -1,0 +1,502 @@
+//! Dead letters as a topic: one record each, all of a checkpoint in one transaction.
+//!
+//! | part of a record | is |
+//! |---|---|
+//! | value | the letter's JSON, as the contract's section 6 has it |
+//! | key | `TOPIC-PARTITION-OFFSET` of the refused record |
+//! | header `tidemark-history` | whose letter it is, 32 hexadecimal digits |
+//! | header `tidemark-generation`, `tidemark-number` | the version that it was published under, decimal |
+//! | header `tidemark-topic-id` | the refused record's topic, 32 hexadecimal digits, 0 where brokers have no ids |
+//!
+//! **Once.** The records carry the version that they were published under, and versions only rise, so the last record of a
+//! history names the newest one. It is looked for from the end, once: while the history has one owner, that knows it. (A
+//! consumer group's offset, committed in the same transaction, would name it too. But `rd_kafka_send_offsets_to_transaction`
+//! may block for ever when a broker goes away, librdkafka issue 5456.)
+//!
+//! **One owner.** The transactional id is `tidemark-HISTORY`: who opens it last has it, and ends what others had begun. An
+//! owner that lost it is told at its next transaction, and never takes it back.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use dataflows::{
+    letter::{DeadLetter, LETTER_BYTES_MAX},
+    port::{LetterSink, PartitionId, SinkError, Version},
+};
+use rdkafka::{
+    ClientContext, Statistics,
+    config::RDKafkaLogLevel,
+    error::KafkaError as RdError,
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
+    types::RDKafkaErrorCode,
+};
+
+use super::{
+    ask::Asker,
+    context::{log, warn_gently},
+    error::{FORBIDDEN, Fault, KafkaError, is_any},
+    settings::{LETTER_RECORD_BYTES_MAX, Settings},
+    topic::{BATCH_BYTES, Creation, Topic, bytes_max_of, client, failure, properties_of},
+    wait::patiently,
+};
+use crate::letter::Letter;
+
+mod read;
+
+pub use read::{ReadError, Reading, count, read};
+
+/// One step of a transaction. The caller comes again after it.
+const STEP_LIMIT: Duration = Duration::from_secs(15);
+
+/// Between two looks whether a letter was not taken.
+const FLUSH_LIMIT: Duration = Duration::from_millis(100);
+
+/// A letter's JSON, bytes: what the topic takes, less what a record has around it.
+const LETTER_JSON_BYTES_MAX: usize = LETTER_RECORD_BYTES_MAX as usize - (64 << 10);
+
+const HISTORY: &str = "tidemark-history";
+const GENERATION: &str = "tidemark-generation";
+const NUMBER: &str = "tidemark-number";
+const TOPIC_ID: &str = "tidemark-topic-id";
+
+/// A [`LetterSink`] on the dead letter topic.
+pub struct Letters {
+    settings: Settings,
+    topic: Topic,
+    history: u128,
+    /// The input topic's.
+    topic_id: u128,
+    batch_bytes: usize,
+    owner: Owner,
+    /// The newest version, where it is known.
+    newest: Option<Option<Version>>,
+}
+
+/// Its thread takes what the brokers say of records, also while a transaction is ended, which waits for that.
+type Publisher = ThreadedProducer<Publishing>;
+
+/// Whether this is who publishes.
+enum Owner {
+    /// Yes.
+    Us(Publisher),
+    /// Yes, but how the transaction ends is not known yet: the producer goes on with it when asked again.
+    Ending(Publisher, Ending),
+    /// The producer was of no use any more; its last version was of this generation.
+    Nobody { generation: u64 },
+    /// No.
+    Another,
+}
+
+#[derive(Copy, Clone)]
+enum Ending {
+    Commit(Version),
+    Abort(u64),
+}
+
+impl Letters {
+    /// Opens the topic of dead letters, makes it where it is missing, and becomes the history's only publisher.
+    pub fn open(settings: &Settings, history: u128, patience: Duration) -> Result<Self, KafkaError> {
+        let bytes_max = LETTER_RECORD_BYTES_MAX.to_string();
+        let properties =
+            [("cleanup.policy", "delete"), ("max.message.bytes", bytes_max.as_str()), ("retention.ms", "-1")];
+        let create = Creation { partitions: 1, properties: &properties };
+        let topic = Topic::open_named(settings, &settings.dead_letter_topic, Some(create), patience)?;
+        let asker = Asker::new(settings, &settings.topic)?;
+        let described = patiently(patience, || asker.describe(&|| false), Fault::is_transient);
+        let topic_id = match described {
+            Ok(described) => described.id,
+            Err(fault) if fault.is_unknown_topic() => 0,
+            Err(fault) => return Err(failure(settings, &settings.topic, patience, fault)),
+        };
+        // A batch that the topic does not take fails all its letters: only one that is too large by itself may.
+        let held = properties_of(settings, &settings.dead_letter_topic).unwrap_or_default();
+        let batch_bytes = bytes_max_of(&held).unwrap_or(BATCH_BYTES).min(BATCH_BYTES);
+        let producer =
+            patiently(patience, || own(settings, history, batch_bytes), is_transient).map_err(|error| match error {
+                OwnError::Client(error) => error,
+                OwnError::Fault(fault) => failure(settings, &settings.dead_letter_topic, patience, fault),
+            })?;
+        let settings = settings.clone();
+        Ok(Self { settings, topic, history, topic_id, batch_bytes, owner: Owner::Us(producer), newest: None })
+    }
+
+    /// Ends what is pending, or becomes the owner again. Not where another has become it.
+    fn settle(&mut self) -> Result<(), SinkError> {
+        match std::mem::replace(&mut self.owner, Owner::Another) {
+            Owner::Us(producer) => {
+                self.owner = Owner::Us(producer);
+                Ok(())
+            }
+            Owner::Ending(producer, Ending::Commit(version)) => self.commit(producer, version),
+            Owner::Ending(producer, Ending::Abort(generation)) => self.abort(producer, generation),
+            Owner::Nobody { generation } => {
+                self.owner = Owner::Nobody { generation };
+                self.newest = None;
+                // Opening would take it from whoever has it now.
+                if self.look_up()?.is_some_and(|newest| generation < newest.generation) {
+                    self.owner = Owner::Another;
+                    return Err(self.fenced());
+                }
+                let producer = own(&self.settings, self.history, self.batch_bytes).map_err(|error| match error {
+                    OwnError::Client(error) => self.unanswered("a publisher", error),
+                    OwnError::Fault(fault) => self.unanswered("a publisher", fault),
+                })?;
+                self.owner = Owner::Us(producer);
+                Ok(())
+            }
+            Owner::Another => Err(self.fenced()),
+        }
+    }
+
+    /// The newest version, by the records where it is not known.
+    fn look_up(&mut self) -> Result<Option<Version>, SinkError> {
+        if let Some(newest) = self.newest {
+            return Ok(newest);
+        }
+        let newest = self.by_records().map_err(|error| self.unanswered("a look at what is published", error))?;
+        self.newest = Some(newest);
+        Ok(newest)
+    }
+
+    fn by_records(&self) -> Result<Option<Version>, ReadError> {
+        let mut newest = None;
+        for (partition, bounds) in read::settled(&self.topic, STEP_LIMIT)? {
+            let last = read::last(&self.topic, partition, bounds, |published| {
+                published.version.filter(|_| published.history == Some(self.history))
+            })?;
+            newest = newest.max(last);
+        }
+        Ok(newest)
+    }
+
+    fn transact(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
+        let Owner::Us(producer) = std::mem::replace(&mut self.owner, Owner::Another) else {
+            return Err(self.fenced());
+        };
+        match self.fill(&producer, version, letters) {
+            Ok(()) => self.commit(producer, version),
+            Err(error) => {
+                self.abort(producer, version.generation)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Begins a transaction and puts everything into it.
+    fn fill(&self, producer: &Publisher, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
+        let what = || format!("the letters of checkpoint {}-{}", version.generation, version.number);
+        producer.context().start();
+        producer.begin_transaction().map_err(|error| self.unanswered(&what(), Fault::from(error)))?;
+        for (index, letter) in letters.iter().enumerate() {
+            self.put(producer, version, letter, index)?;
+        }
+        self.flush(producer, letters)
+    }
+
+    fn put(&self, producer: &Publisher, version: Version, letter: &DeadLetter, index: usize) -> Result<(), SinkError> {
+        let json = json(&self.settings.topic, letter);
+        let key = format!("{}-{}-{}", self.settings.topic, letter.partition.0, letter.offset);
+        let mut record = BaseRecord::with_opaque_to(&self.settings.dead_letter_topic, index)
+            .key(&key)
+            .payload(&json)
+            .headers(self.headers(version));
+        let start = Instant::now();
+        loop {
+            match producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((error, back)) => {
+                    let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+                    if code != RDKafkaErrorCode::QueueFull || STEP_LIMIT < start.elapsed() {
+                        return Err(self.not_taken(letter, code));
+                    }
+                    record = back;
+                    producer.poll(Duration::from_millis(10));
+                }
+            }
+        }
+    }
+
+    /// Waits until all letters are taken, or one is not: behind it librdkafka sends no others.
+    fn flush(&self, producer: &Publisher, letters: &[DeadLetter]) -> Result<(), SinkError> {
+        let start = Instant::now();
+        loop {
+            let flushed = producer.flush(FLUSH_LIMIT);
+            if let Some((index, code)) = producer.context().failed() {
+                return Err(self.not_taken(&letters[index], code));
+            }
+            match flushed {
+                Ok(()) => return Ok(()),
+                Err(error) if STEP_LIMIT < start.elapsed() => {
+                    return Err(self.unanswered(&format!("{} letters", letters.len()), Fault::from(error)));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn headers(&self, version: Version) -> OwnedHeaders {
+        let (history, topic_id) = (format!("{:032x}", self.history), format!("{:032x}", self.topic_id));
+        let (generation, number) = (version.generation.to_string(), version.number.to_string());
+        let all = [(HISTORY, &history), (GENERATION, &generation), (NUMBER, &number), (TOPIC_ID, &topic_id)];
+        let add = |headers: OwnedHeaders, (key, value): (&str, &String)| {
+            headers.insert(Header { key, value: Some(value.as_str()) })
+        };
+        all.into_iter().fold(OwnedHeaders::new_with_capacity(all.len()), add)
+    }
+
+    fn commit(&mut self, producer: Publisher, version: Version) -> Result<(), SinkError> {
+        match producer.commit_transaction(STEP_LIMIT) {
+            Ok(()) => {
+                self.owner = Owner::Us(producer);
+                self.newest = Some(Some(version));
+                Ok(())
+            }
+            Err(error) => {
+                self.newest = None;
+                let (kind, fault) = (kind_of(&error, &producer), Fault::from(error));
+                let error = self.unanswered("the end of a transaction", fault);
+                match kind {
+                    Kind::Fenced => Err(self.fenced()),
+                    Kind::Fatal => {
+                        self.owner = Owner::Nobody { generation: version.generation };
+                        Err(error)
+                    }
+                    Kind::Abort => {
+                        self.abort(producer, version.generation)?;
+                        Err(error)
+                    }
+                    Kind::Again => {
+                        self.owner = Owner::Ending(producer, Ending::Commit(version));
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    fn abort(&mut self, producer: Publisher, generation: u64) -> Result<(), SinkError> {
+        match producer.abort_transaction(STEP_LIMIT) {
+            Ok(()) => {
+                self.owner = Owner::Us(producer);
+                Ok(())
+            }
+            Err(error) => {
+                let (kind, fault) = (kind_of(&error, &producer), Fault::from(error));
+                match kind {
+                    Kind::Fenced => Err(self.fenced()),
+                    // Nothing was begun.
+                    _ if fault.is(RDKafkaErrorCode::State) && producer.client().fatal_error().is_none() => {
+                        self.owner = Owner::Us(producer);
+                        Ok(())
+                    }
+                    Kind::Again => {
+                        self.owner = Owner::Ending(producer, Ending::Abort(generation));
+                        Err(self.unanswered("the end of a transaction", fault))
+                    }
+                    Kind::Fatal | Kind::Abort => {
+                        self.owner = Owner::Nobody { generation };
+                        Err(self.unanswered("the end of a transaction", fault))
+                    }
+                }
+            }
+        }
+    }
+
+    fn sink(&self) -> String {
+        format!("topic {:?}", self.settings.dead_letter_topic)
+    }
+
+    fn fenced(&self) -> SinkError {
+        let what = format!("another process publishes the letters of history {:032x}", self.history);
+        SinkError::Fenced { sink: self.sink(), what }
+    }
+
+    fn unanswered(&self, what: &str, cause: impl std::error::Error + Send + Sync + 'static) -> SinkError {
+        SinkError::Unanswered { sink: self.sink(), what: what.to_owned(), cause: Box::new(cause) }
+    }
+
+    fn not_taken(&self, letter: &DeadLetter, code: RDKafkaErrorCode) -> SinkError {
+        let what = format!("the letter of partition {} offset {}", letter.partition.0, letter.offset);
+        let fault = Fault::new(code, code.to_string());
+        let too_large = [RDKafkaErrorCode::MessageSizeTooLarge, RDKafkaErrorCode::MessageBatchTooLarge];
+        if is_any(fault.code, &too_large) || is_any(fault.code, &FORBIDDEN) || fault.is_unknown_topic() {
+            return SinkError::Refused { sink: self.sink(), what, cause: Box::new(fault) };
+        }
+        self.unanswered(&what, fault)
+    }
+}
+
+impl LetterSink for Letters {
+    fn newest(&mut self) -> Result<Option<Version>, SinkError> {
+        self.settle()?;
+        self.look_up()
+    }
+
+    fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError> {
+        self.settle()?;
+        let unread = |error| self.unanswered("a read of what is published", error);
+        let mut places = HashSet::new();
+        let bounds = read::settled(&self.topic, STEP_LIMIT).map_err(unread)?;
+        for published in read::Published::within(&self.topic, bounds) {
+            let published = published.map_err(unread)?;
+            // A topic made anew under the same name has other records at the same places.
+            let same_topic = [published.topic_id, self.topic_id].contains(&0) || published.topic_id == self.topic_id;
+            if let Some(source) = published.source.filter(|source| same_topic && source.topic == self.settings.topic) {
+                places.insert(source.place());
+            }
+        }
+        Ok(places)
+    }
+
+    fn publish(&mut self, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        self.settle()?;
+        if self.look_up()?.is_some_and(|newest| version <= newest) {
+            return Ok(());
+        }
+        self.transact(version, letters)
+    }
+}
+
+/// The letter's JSON. One that the topic would not take is cut: the log still has the whole record.
+fn json(topic: &str, letter: &DeadLetter) -> Vec<u8> {
+    let whole = Letter::new(topic, letter);
+    let json = serde_json::to_vec(&whole).expect("numbers and strings are JSON");
+    if json.len() <= LETTER_JSON_BYTES_MAX {
+        return json;
+    }
+    let start = |bytes: &Vec<u8>| bytes[..bytes.len().min(LETTER_BYTES_MAX)].to_vec();
+    let cut = DeadLetter {
+        key: letter.key.as_ref().map(start),
+        headers: Vec::new(),
+        payload: start(&letter.payload),
+        ..letter.clone()
+    };
+    warn_gently(&format!(
+        "the letter of partition {} offset {} has {} bytes: its key and payload are cut, its headers left out",
+        letter.partition.0,
+        letter.offset,
+        json.len()
+    ));
+    serde_json::to_vec(&Letter::new(topic, &cut)).expect("numbers and strings are JSON")
+}
+
+enum OwnError {
+    Client(KafkaError),
+    Fault(Fault),
+}
+
+fn is_transient(error: &OwnError) -> bool {
+    matches!(error, OwnError::Fault(fault) if fault.is_transient())
+}
+
+/// Becomes the only publisher of a history: ends what others had begun, and all that they will begin.
+fn own(settings: &Settings, history: u128, batch_bytes: usize) -> Result<Publisher, OwnError> {
+    let config = settings.letters(&format!("tidemark-{history:032x}"), batch_bytes);
+    let producer: Publisher = client(&config, Publishing::default()).map_err(OwnError::Client)?;
+    producer.init_transactions(STEP_LIMIT).map_err(|error| OwnError::Fault(error.into()))?;
+    Ok(producer)
+}
+
+/// What follows from an error of a transaction.
+enum Kind {
+    Fenced,
+    Fatal,
+    Abort,
+    /// The same call again.
+    Again,
+}
+
+fn kind_of(error: &RdError, producer: &Publisher) -> Kind {
+    let fenced = [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
+    if let Some((code, _)) = producer.client().fatal_error() {
+        return if fenced.contains(&code) { Kind::Fenced } else { Kind::Fatal };
+    }
+    match error {
+        RdError::Transaction(error) if error.is_fatal() && fenced.contains(&error.code()) => Kind::Fenced,
+        RdError::Transaction(error) if error.is_fatal() => Kind::Fatal,
+        RdError::Transaction(error) if error.txn_requires_abort() => Kind::Abort,
+        RdError::Transaction(error) if error.is_retriable() => Kind::Again,
+        RdError::Flush(_) => Kind::Again,
+        _ => Kind::Abort,
+    }
+}
+
+/// Listens to the publisher: which letter was not taken first, by its place in the batch.
+#[derive(Default)]
+struct Publishing {
+    failed: Mutex<Option<(usize, RDKafkaErrorCode)>>,
+}
+
+impl Publishing {
+    fn lock(&self) -> MutexGuard<'_, Option<(usize, RDKafkaErrorCode)>> {
+        self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn start(&self) {
+        *self.lock() = None;
+    }
+
+    fn failed(&self) -> Option<(usize, RDKafkaErrorCode)> {
+        *self.lock()
+    }
+}
+
+impl ClientContext for Publishing {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log(level, facility, line);
+    }
+
+    fn stats(&self, _: Statistics) {}
+
+    fn error(&self, _: RdError, reason: &str) {
+        warn_gently(reason);
+    }
+}
+
+impl ProducerContext for Publishing {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        if let Err((error, _)) = result {
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+            self.lock().get_or_insert((index, code));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataflows::event::{Cause, Reason};
+
+    use super::*;
+
+    fn letter(key_bytes: usize, payload_bytes: usize) -> DeadLetter {
+        DeadLetter {
+            partition: PartitionId(1),
+            offset: 2,
+            reason: Reason::Malformed(Cause::Utf8),
+            append_time: None,
+            key: Some(vec![1; key_bytes]),
+            headers: vec![("h".to_owned(), None)],
+            payload: vec![1; payload_bytes],
+        }
+    }
+
+    #[test]
+    fn a_letter_that_no_topic_takes_is_cut_and_all_others_are_whole() {
+        // A control character takes six bytes in JSON.
+        let whole: Letter = serde_json::from_slice(&json("t", &letter(9, 1 << 20))).unwrap();
+        assert_eq!((whole.payload.unwrap().len(), whole.headers.len()), (1 << 20, 1));
+        let bytes = json("t", &letter(1 << 20, 1 << 20));
+        assert!(bytes.len() <= LETTER_JSON_BYTES_MAX);
+        let cut: Letter = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((cut.key.unwrap().len(), cut.payload.unwrap().len()), (LETTER_BYTES_MAX, LETTER_BYTES_MAX));
+    }
+}

@@ -1,0 +1,283 @@
+//! What the first process does for all: it says when a checkpoint is due, commits it, and publishes what only one may.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow};
+use dataflows::{
+    checkpoint::{
+        coordinator::StoredPart,
+        manifest::{Manifest, PartInfo},
+        part::PartState,
+        plan,
+    },
+    control::{Message, Outcome},
+    letter::DeadLetter,
+    port::{Claim, LetterSink, StoreError, Version},
+    rules::Rules,
+    time::EventTime,
+};
+
+use super::{
+    Keeper, UnderWay, Word,
+    patience::{patiently, sink_patience, state_patience},
+    whole_ms,
+};
+use crate::{
+    exit::{Exit, Failure},
+    live::{
+        input::Input,
+        plan::Identity,
+        rows::{self, Which},
+    },
+    service::CheckpointFacts,
+};
+
+/// The state of leading.
+pub struct Lead {
+    pub identity: Identity,
+    pub letters: Box<dyn LetterSink>,
+    pub rules: Rules,
+    /// Between two checkpoints.
+    pub interval: Duration,
+    /// How many checkpoints are kept.
+    pub keep: usize,
+    /// The newest checkpoint whose rows and letters are acknowledged.
+    pub acknowledged: Version,
+    /// Whether only this process can write to the sink, so that it does so for all.
+    pub writes_for_all: bool,
+    /// Workers of this process: the first ones.
+    pub workers: usize,
+    /// What is read.
+    pub input: Arc<dyn Input>,
+}
+
+/// A checkpoint that is committed and not settled.
+struct Committed {
+    version: Version,
+    frontier: EventTime,
+    watermark: EventTime,
+    parts: Vec<StoredPart>,
+}
+
+impl Lead {
+    pub(super) fn run(mut self, mut keeper: Keeper) -> Result<(), Failure> {
+        let mut kept = kept(&mut keeper)?;
+        let (mut under_way, mut committed): (Option<UnderWay>, Option<Committed>) = (None, None);
+        let mut quiet = false;
+        let mut due = Instant::now() + self.interval;
+        while let Ok(word) = keeper.hear(due) {
+            let mut begin = false;
+            match word {
+                None => {
+                    due = Instant::now() + self.interval;
+                    begin = under_way.is_none();
+                }
+                Some(Word::Cut(cut)) => keeper.store(cut, under_way.get_or_insert_default())?,
+                Some(Word::Quiet) => {
+                    quiet = true;
+                    begin = under_way.is_none();
+                }
+                Some(Word::Outcome(Outcome::Commit { number, parts })) => {
+                    committed = Some(self.commit(&mut keeper, number, parts, under_way.get_or_insert_default())?);
+                    keeper.mailbox.tell(Message::Committed { number });
+                }
+                Some(Word::Outcome(Outcome::Committed { number })) => {
+                    let committed = committed.as_ref().context("what was committed is known")?;
+                    self.publish(&mut keeper, committed, under_way.get_or_insert_default())?;
+                    keeper.mailbox.tell(Message::Acknowledged { number, process: keeper.process });
+                }
+                Some(Word::Outcome(Outcome::Settled { .. })) => {
+                    let committed = committed.take().context("what was committed is known")?;
+                    self.settle(&mut keeper, committed, &mut kept)?;
+                    under_way = None;
+                    begin = quiet;
+                }
+                Some(Word::Outcome(Outcome::Unchanged)) if quiet => {
+                    keeper.mailbox.tell(Message::End);
+                    return Ok(());
+                }
+                Some(Word::Outcome(Outcome::Unchanged)) => under_way = None,
+                Some(Word::Outcome(Outcome::Full)) => begin = under_way.is_none(),
+                Some(Word::Outcome(Outcome::Stop)) => keeper.stopped.notify_one(),
+                Some(Word::Outcome(Outcome::End)) => {}
+            }
+            if begin {
+                under_way = Some(UnderWay::default());
+                keeper.mailbox.tell(Message::Due);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest, and claims the sink: where rows of this frontier may be, a later start must know of it.
+    fn commit(
+        &mut self,
+        keeper: &mut Keeper,
+        number: u64,
+        parts: Vec<StoredPart>,
+        made: &UnderWay,
+    ) -> Result<Committed, Failure> {
+        self.confirm_input(keeper).map_err(|failure| with_loss(failure, made))?;
+        let manifest = self.manifest(keeper.version(number), &parts, made)?;
+        write_manifest(keeper, &manifest)?;
+        let Manifest { version, frontier, watermark, .. } = manifest;
+        let bytes = parts.iter().map(|part| part.info.bytes).sum();
+        let duration_ms = made.since.map_or(0, |since| whole_ms(since.elapsed()));
+        keeper.facts.set_last(CheckpointFacts { number, frontier, age_ms: 0, bytes, duration_ms });
+        if let Some(sink) = keeper.sink.as_mut().filter(|_| keeper.write_from <= frontier) {
+            let claim = Claim { history: self.identity.history, generation: version.generation, frontier };
+            patiently(&keeper.facts, sink_patience(), || sink.set_claim(&claim))?;
+        }
+        tracing::debug!(number, frontier, bytes, "checkpoint committed");
+        Ok(Committed { version, frontier, watermark, parts })
+    }
+
+    /// A log that was replaced while it was read must not be taken for the one before.
+    fn confirm_input(&self, keeper: &Keeper) -> Result<(), Failure> {
+        loop {
+            match self.input.confirm() {
+                Err(failure) if failure.code == Exit::Unreachable => {
+                    keeper.facts.set_trouble(Some(format!("{:#}", failure.error)));
+                    tracing::warn!("the log can't be asked, so no checkpoint is made: trying again");
+                }
+                confirmed => {
+                    keeper.facts.set_trouble(None);
+                    return confirmed;
+                }
+            }
+        }
+    }
+
+    fn manifest(&self, version: Version, parts: &[StoredPart], made: &UnderWay) -> Result<Manifest, Failure> {
+        let first = made.cuts.first().context("a checkpoint has at least one part")?;
+        let mut counted = 0;
+        for (partition, at) in &first.partitions.0 {
+            counted += at.ledger.counted;
+            if !at.ledger.balances() {
+                let error = anyhow!("the ledger of partition {} does not balance: {:?}", partition.0, at.ledger);
+                return Err(Failure::new(Exit::Internal, error));
+            }
+        }
+        let cells: u64 = parts.iter().map(|part| part.counted).sum();
+        if counted != cells {
+            let error = anyhow!("the ledger counted {counted} events, but the windows hold {cells}");
+            return Err(Failure::new(Exit::Internal, error));
+        }
+        Ok(Manifest {
+            version,
+            history: self.identity.history,
+            log: self.identity.log,
+            key: self.identity.key,
+            frontier: first.frontier,
+            watermark: first.partitions.watermark(&self.rules),
+            acknowledged: self.acknowledged,
+            meaning: self.identity.meaning,
+            partitions: first.partitions.clone(),
+            parts: parts.iter().map(|part| part.info.clone()).collect(),
+        })
+    }
+
+    /// Rows and letters of a committed checkpoint: of this process, and what no other process can write.
+    fn publish(&mut self, keeper: &mut Keeper, committed: &Committed, made: &mut UnderWay) -> Result<(), Failure> {
+        keeper.write_rows(committed.version.number, made)?;
+        let mut news: Vec<DeadLetter> = made.cuts.drain(..).flat_map(|cut| cut.part.letters).collect();
+        for part in committed.parts.iter().skip(self.workers) {
+            if !self.writes_for_all && !part.has_letters {
+                continue;
+            }
+            let state = read_back(keeper, &part.info)?;
+            if self.writes_for_all {
+                self.write_for_another(keeper, committed, &state)?;
+            }
+            news.extend(state.letters);
+        }
+        news.sort_unstable_by_key(|letter| (letter.partition, letter.offset));
+        let letters = &mut self.letters;
+        patiently(&keeper.facts, sink_patience(), || letters.publish(committed.version, &news))
+    }
+
+    fn write_for_another(&self, keeper: &mut Keeper, committed: &Committed, state: &PartState) -> Result<(), Failure> {
+        let Some(sink) = keeper.sink.as_mut().filter(|_| keeper.write_from <= committed.frontier) else {
+            return Ok(());
+        };
+        let rows = rows::rows(state, Which::Unwritten, committed.watermark, committed.frontier);
+        patiently(&keeper.facts, sink_patience(), || sink.write(committed.version, &rows))
+    }
+
+    /// All is acknowledged: drops what is too old.
+    fn settle(&mut self, keeper: &mut Keeper, committed: Committed, kept: &mut Kept) -> Result<(), Failure> {
+        self.acknowledged = committed.version;
+        kept.push_back((committed.version, committed.parts.into_iter().map(|part| part.info.name).collect()));
+        kept.drain(..kept.len().saturating_sub(self.keep));
+        let versions: Vec<Version> = kept.iter().map(|(version, _)| *version).collect();
+        let names: Vec<String> = kept.iter().flat_map(|(_, names)| names.clone()).collect();
+        let checkpoints = &mut keeper.checkpoints;
+        patiently(&keeper.facts, state_patience(), || checkpoints.retain(&versions, &names))
+    }
+}
+
+/// Of a log that was replaced, what was read of it is lost.
+fn with_loss(failure: Failure, made: &UnderWay) -> Failure {
+    if failure.code != Exit::InputReplaced {
+        return failure;
+    }
+    let lost: u64 = made.cuts.first().map_or(0, |cut| cut.partitions.0.values().map(|at| at.next_offset).sum());
+    Failure {
+        error: failure.error.context(format!("the {lost} records that were read of the log are lost")),
+        ..failure
+    }
+}
+
+/// The checkpoints that are there, with their parts, oldest first.
+type Kept = VecDeque<(Version, Vec<String>)>;
+
+fn kept(keeper: &mut Keeper) -> Result<Kept, Failure> {
+    let unwritable = |error| Failure::new(Exit::StateUnwritable, anyhow::Error::new(error));
+    let versions = keeper.checkpoints.manifests().map_err(unwritable)?;
+    let mut kept = VecDeque::new();
+    for version in versions {
+        // One that can't be read is of no use, but it is not ours to drop before newer ones are made.
+        let parts = plan::read_manifest(&mut *keeper.checkpoints, version).map(|manifest| manifest.parts);
+        let names = parts.unwrap_or_default().into_iter().map(|part| part.name).collect();
+        kept.push_back((version, names));
+    }
+    Ok(kept)
+}
+
+fn write_manifest(keeper: &mut Keeper, manifest: &Manifest) -> Result<(), Failure> {
+    let bytes = manifest.encode();
+    let (checkpoints, version) = (&mut keeper.checkpoints, manifest.version);
+    let mut tried = false;
+    patiently(&keeper.facts, state_patience(), || match checkpoints.commit(version, &bytes) {
+        // A try that failed may have created it all the same: then it is ours, to the byte.
+        Err(StoreError::Taken { .. }) if tried && checkpoints.manifest(version).is_ok_and(|there| there == bytes) => {
+            Ok(())
+        }
+        done => {
+            tried = true;
+            done
+        }
+    })
+}
+
+/// A part that another process wrote.
+fn read_back(keeper: &mut Keeper, part: &PartInfo) -> Result<PartState, Failure> {
+    let mut state = PartState::default();
+    let checkpoints = &mut keeper.checkpoints;
+    patiently(&keeper.facts, state_patience(), || {
+        let bytes = checkpoints.part(&part.name)?;
+        let damaged = |cause| StoreError::Failed { name: part.name.clone(), cause };
+        if !part.matches(&bytes) {
+            return Err(damaged(
+                "it is not the part that was written: is the checkpoint store the same for all?".into(),
+            ));
+        }
+        state = PartState::default();
+        state.decode_into(&bytes).map_err(|error| damaged(Box::new(error)))
+    })?;
+    Ok(state)
+}

@@ -1,0 +1,69 @@
+//! Opens what the settings name, behind the ports of `dataflows`.
+
+use std::sync::Arc;
+
+use connectors::embedded::{checkpoints::CheckpointDir, letters::LetterDir, store::Store};
+use dataflows::port::{CheckpointStore, CountSink, LetterSink};
+
+use super::{cluster::Place, embedded::EmbeddedLog, forward::Forward, input::Input};
+use crate::{
+    commands::replay::store_failure,
+    config::{Settings, SinkKind, SourceKind},
+    exit::{Exit, Failure, OrExit as _},
+};
+
+/// Where checkpoints go. The same for all processes.
+pub fn checkpoints(settings: &Settings) -> Result<Box<dyn CheckpointStore>, Failure> {
+    Ok(Box::new(CheckpointDir::open(&settings.checkpoint.dir).or_exit(Exit::StateUnwritable)?))
+}
+
+/// What is read and written to.
+pub fn input(settings: &Settings, place: &Place) -> Result<Arc<dyn Input>, Failure> {
+    Ok(match settings.source.kind {
+        SourceKind::Log if place.leads() => {
+            Arc::new(EmbeddedLog::open(&settings.data_dir.join("log"), settings.source.partitions.get())?)
+        }
+        SourceKind::Log => Arc::new(Forward::to_first(&settings.http, place)?),
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka => Arc::new(super::kafka::Kafka::open(settings, place)?),
+        #[cfg(not(feature = "kafka"))]
+        SourceKind::Kafka => return Err(not_in_this_build("source.kind = \"kafka\"")),
+    })
+}
+
+/// Where rows go from this process.
+pub fn sink(settings: &Settings, place: &Place) -> Result<Option<Box<dyn CountSink>>, Failure> {
+    Ok(match settings.sink {
+        SinkKind::Store if place.leads() => {
+            Some(Box::new(Store::open(settings.data_dir.join("store")).map_err(store_failure)?))
+        }
+        SinkKind::Store | SinkKind::None => None,
+        #[cfg(feature = "cassandra")]
+        SinkKind::Cassandra => Some(Box::new(super::cassandra::open(settings, place)?)),
+        #[cfg(not(feature = "cassandra"))]
+        SinkKind::Cassandra => return Err(not_in_this_build("sink.kind = \"cassandra\"")),
+    })
+}
+
+/// Whether the first process writes the rows of all.
+pub fn one_writes_for_all(settings: &Settings) -> bool {
+    settings.sink == SinkKind::Store
+}
+
+/// Where the dead letters of a history go.
+pub fn letters(settings: &Settings, history: u128) -> Result<Box<dyn LetterSink>, Failure> {
+    Ok(match settings.source.kind {
+        SourceKind::Log => {
+            Box::new(LetterDir::open(settings.data_dir.join("dead-letters")).or_exit(Exit::StateUnwritable)?)
+        }
+        #[cfg(feature = "kafka")]
+        SourceKind::Kafka => super::kafka::letters(settings, history)?,
+        #[cfg(not(feature = "kafka"))]
+        SourceKind::Kafka => return Err(not_in_this_build("source.kind = \"kafka\"")),
+    })
+}
+
+#[cfg(not(all(feature = "kafka", feature = "cassandra")))]
+fn not_in_this_build(what: &str) -> Failure {
+    Failure::new(Exit::Usage, anyhow::anyhow!("{what} is not in this build"))
+}

@@ -1,0 +1,117 @@
+//! Whether to start again, and when: a pure decision.
+
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use super::child::End;
+use crate::exit::{Exit, Failure};
+
+/// Between two starts: at first, and at most: so that a kill, whichever it is in a row, is over within 10 s.
+const WAIT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// A job that ran for so long is taken for healthy: the next wait is the first one again.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// What to do when all processes have ended.
+#[derive(Debug)]
+pub enum Verdict {
+    /// All ended well.
+    Done,
+    /// Starting again would end the same way.
+    Final(Failure),
+    /// Start all again.
+    Again {
+        /// Which process ended first of itself, and how.
+        reason: String,
+        /// Before that, wait.
+        wait: Duration,
+    },
+}
+
+/// The starts so far.
+#[derive(Debug, Default)]
+pub struct Restarts {
+    in_a_row: u32,
+}
+
+impl Restarts {
+    /// Judges the ends of all processes of a start that lasted `ran`.
+    pub fn judge(&mut self, ends: &[End], ran: Duration) -> Verdict {
+        if ends.iter().all(|end| *end == End::Code(0)) {
+            return Verdict::Done;
+        }
+        for (process, end) in ends.iter().enumerate() {
+            if let End::Code(code) = end
+                && let code = Exit::of(u8::try_from(*code).unwrap_or(1))
+                && is_final(code)
+            {
+                let error = anyhow!("process {process} has ended with exit code {}: see its last lines", code as u8);
+                return Verdict::Final(Failure::new(code, error));
+            }
+        }
+        if HEALTHY <= ran {
+            self.in_a_row = 0;
+        }
+        let wait = WAIT.0.saturating_mul(1 << self.in_a_row.min(10)).min(WAIT.1);
+        self.in_a_row += 1;
+        Verdict::Again { reason: reason(ends), wait }
+    }
+}
+
+/// What a person must mend first.
+fn is_final(code: Exit) -> bool {
+    match code {
+        Exit::Usage
+        | Exit::InputReplaced
+        | Exit::NoCheckpoint
+        | Exit::Unreachable
+        | Exit::StateUnwritable
+        | Exit::OtherOwner => true,
+        Exit::Done | Exit::Failed | Exit::Internal => false,
+    }
+}
+
+/// The likeliest cause first: one that lost another ends with 1.
+fn reason(ends: &[End]) -> String {
+    let likely = |end: &End| match end {
+        End::Signal(_) => 0,
+        End::Code(0) => 4,
+        End::Code(1) => 3,
+        End::Code(_) => 1,
+        End::Killed => 2,
+    };
+    let (process, end) = ends.iter().enumerate().min_by_key(|(_, end)| likely(end)).expect("there is a process");
+    format!("process {process} {end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_must_mend_ends_it_and_all_else_starts_again() {
+        let judge = |ends: &[End]| match Restarts::default().judge(ends, Duration::ZERO) {
+            Verdict::Done => "done".to_owned(),
+            Verdict::Final(failure) => format!("final {}", failure.code as u8),
+            Verdict::Again { reason, .. } => reason,
+        };
+        assert_eq!(judge(&[End::Code(0), End::Code(0)]), "done");
+        assert_eq!(judge(&[End::Code(1), End::Code(65)]), "final 65");
+        assert_eq!(judge(&[End::Code(1), End::Signal(9)]), "process 1 was ended by signal 9");
+        assert_eq!(judge(&[End::Code(70), End::Killed]), "process 0 has ended with exit code 70");
+        assert_eq!(judge(&[End::Code(1), End::Killed]), "process 1 did not end and was killed");
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_a_limit_and_begins_anew_after_a_healthy_run() {
+        let mut restarts = Restarts::default();
+        let mut wait = |ran| match restarts.judge(&[End::Signal(9)], ran) {
+            Verdict::Again { wait, .. } => wait.as_millis(),
+            other => panic!("{other:?}"),
+        };
+        let waits: Vec<_> = (0..8).map(|_| wait(Duration::from_secs(1))).collect();
+        assert_eq!(waits, [200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000]);
+        assert_eq!(wait(HEALTHY), 200);
+    }
+}

@@ -1,0 +1,311 @@
+//! What may happen to a topic: it is replaced, cut, grown, held up by transactions, quiet. Either the counts are exact, or the
+//! job ends with 65 and says what is lost.
+
+#![allow(clippy::unwrap_used)]
+
+mod live_support;
+mod server_support;
+
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use live_support::{
+    Ended, Run, SOON, Server,
+    client::{event, video_of_each},
+    now_ms,
+    traffic::PARTITIONS,
+    wait_for,
+};
+use serde_json::Value;
+use server_support::{
+    Place,
+    feed::{Feed, Lines, count},
+    outside,
+    truth::KafkaTruth,
+};
+
+/// For what is fed at once.
+const FED_WITHIN: Duration = Duration::from_secs(60);
+
+/// By faults.md F14, a partition without events delays the others by `idle_after` and this.
+const IDLE_DELAY: Duration = Duration::from_millis(250 + 1000);
+
+/// A fresh topic with a job's folder.
+struct Stage {
+    folder: tempfile::TempDir,
+    place: Place,
+}
+
+impl Stage {
+    fn new(what: &str) -> Self {
+        let stage = Self { folder: tempfile::tempdir().unwrap(), place: Place::shared(what) };
+        stage.create();
+        stage
+    }
+
+    fn create(&self) {
+        outside::create_topic(&self.place.kafka, &self.place.topic, PARTITIONS);
+    }
+
+    fn run(&self) -> Run {
+        self.place.run(&self.data_dir())
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn feed(&self, lines: &Lines) {
+        let feed = Feed::new(&self.place.kafka, &self.place.topic, FED_WITHIN);
+        feed.during(lines, || feed.allow(u64::MAX));
+    }
+
+    /// Feeds so many records to each partition, lets a job count them, and stops it.
+    fn count_and_stop(&self, each: u64) {
+        let server = self.run().start();
+        self.feed(&events(0..each));
+        server.client.wait_until_visible(&[each; PARTITIONS as usize], SOON);
+        server.stop();
+    }
+
+    fn start_and_end(&self) -> Ended {
+        self.run().start_and_end()
+    }
+}
+
+/// Events with these numbers in each partition, stamped now.
+fn events(numbers: std::ops::Range<u64>) -> Lines {
+    let of = |video: &String| {
+        numbers.clone().map(|number| event(&format!("e{number}"), video, "view", now_ms()).into_bytes()).collect()
+    };
+    video_of_each(PARTITIONS).iter().map(of).collect()
+}
+
+fn total(server: &Server, video: &str, query: &str) -> u64 {
+    let answer = server.client.stats(video, &format!("granularity=all&{query}")).expect(200);
+    answer["total"].as_u64().unwrap()
+}
+
+#[test]
+fn a_topic_that_was_made_anew_while_stopped_ends_it_with_the_loss() {
+    for (what, records) in [("shorter", 10), ("empty", 0), ("longer, with the same records first", 40)] {
+        let stage = Stage::new("anew");
+        stage.count_and_stop(25);
+        outside::delete_topic(&stage.place.kafka, &stage.place.topic);
+        stage.create();
+        stage.feed(&events(0..records));
+        println!("{what}");
+        stage.start_and_end().expect(65, &["the log was replaced", "the 100 records that it had read are lost"]);
+    }
+}
+
+#[test]
+fn a_topic_that_is_made_anew_while_running_ends_it_with_the_loss() {
+    for records in [10, 40] {
+        let stage = Stage::new("anew");
+        let server = stage.run().supervised(2).workers(1).start();
+        stage.feed(&events(0..25));
+        server.client.wait_until_visible(&[25; PARTITIONS as usize], SOON);
+        outside::delete_topic(&stage.place.kafka, &stage.place.topic);
+        stage.create();
+        stage.feed(&events(0..records));
+        let ended = server.wait_for_end(SOON);
+        ended.expect(65, &["lost"]);
+        println!("{}", ended.stderr.lines().filter(|line| line.contains("lost")).collect::<Vec<_>>().join("\n"));
+        stage.start_and_end().expect(65, &["the log was replaced", "the 100 records that it had read are lost"]);
+    }
+}
+
+#[test]
+fn records_that_retention_took_unread_are_told_by_number() {
+    let stage = Stage::new("retention");
+    stage.count_and_stop(25);
+    stage.feed(&events(25..50));
+    // What was read may go.
+    outside::delete_records(&stage.place.kafka, &stage.place.topic, 1, 25);
+    outside::delete_records(&stage.place.kafka, &stage.place.topic, 2, 42);
+    stage.start_and_end().expect(65, &["partition 2", "25", "42", "17"]);
+}
+
+#[test]
+fn partitions_that_are_added_in_mid_stream_are_counted_without_a_restart() {
+    let stage = Stage::new("grown");
+    let mut server = stage.run().supervised(2).workers(1).start();
+    let pids = server.pids();
+    let videos: Vec<String> = (0..40).map(|n| format!("v{n}")).collect();
+    let post = |server: &Server, from: u64, number: u64| {
+        let lines: Vec<String> =
+            videos.iter().map(|video| event(&format!("{from}-{number}"), video, "view", now_ms())).collect();
+        server.clients[number as usize % 2].send(&lines)
+    };
+    for number in 0..20 {
+        post(&server, 4, number);
+    }
+    outside::grow_topic(&stage.place.kafka, &stage.place.topic, 6);
+    let mut token = String::new();
+    for number in 0..200 {
+        token = post(&server, 6, number);
+        // Repeats from before, of which the keys of some go to other partitions now.
+        post(&server, 4, number % 20);
+        let status = server.client.status();
+        let known = status["partitions"].as_array().unwrap();
+        if known.len() == 6 && known.iter().all(|at| 0 < at["next_offset"].as_u64().unwrap()) && 20 <= number {
+            println!("all six are read after {number} rounds");
+            break;
+        }
+        assert_ne!(number, 199, "the new partitions are not read: {status}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let posted = token_rounds(&stage, &videos);
+    for client in &server.clients {
+        client.get(&format!("/v1/videos/v0/stats?after={token}")).unwrap().expect(200);
+        client.wait_until_visible(&outside::read_topic(&stage.place.kafka, &stage.place.topic).ends, SOON);
+        for video in &videos {
+            let answer = client.stats(video, "granularity=all").expect(200);
+            assert_eq!(answer["total"], posted, "{video}");
+        }
+    }
+    assert!(server.is_running());
+    assert_eq!((server.starts().len(), server.pids()), (1, pids), "no restart");
+    server.stop();
+    let rows = outside::rows(&stage.place);
+    assert_eq!(rows.iter().map(|row| row.count).sum::<u64>(), posted * videos.len() as u64);
+    let server = stage.run().start();
+    assert_eq!(total(&server, "v0", ""), posted);
+    server.stop();
+}
+
+/// How many different events of each video are in the topic.
+fn token_rounds(stage: &Stage, videos: &[String]) -> u64 {
+    let log = outside::read_topic(&stage.place.kafka, &stage.place.topic);
+    assert_eq!(log.ends.len(), 6);
+    let parsed = log.records.iter().flatten().map(|record| serde_json::from_slice::<Value>(&record.payload).unwrap());
+    let ids: std::collections::BTreeSet<(String, String)> =
+        parsed.map(|event| (event["video_id"].to_string(), event["event_id"].to_string())).collect();
+    assert_eq!(ids.len() % videos.len(), 0);
+    (ids.len() / videos.len()) as u64
+}
+
+/// Transactions of 5 records each, to partition 0 and 1 in turn; then one that stays open until a file is there.
+const TRANSACTIONS: &str = r#"
+import sys, json, os, time
+from confluent_kafka import Producer
+brokers, topic, marks, *videos = sys.argv[1:]
+producer = Producer({'bootstrap.servers': brokers, 'transactional.id': topic})
+producer.init_transactions(30)
+def send(event_id, partition):
+    event = {'event_id': event_id, 'video_id': videos[partition], 'event_type': 'view', 'timestamp': int(time.time() * 1000)}
+    producer.produce(topic, json.dumps(event), videos[partition], partition)
+for number in range(400):
+    producer.begin_transaction()
+    for n in range(5):
+        send(f'{number}-{n}', number // 2 % 2)
+    if number % 2:
+        producer.abort_transaction(30)
+    else:
+        producer.commit_transaction(30)
+producer.begin_transaction()
+send('open', 0)
+assert producer.flush(30) == 0
+open(marks + '/open', 'w').close()
+until = time.monotonic() + 60
+while not os.path.exists(marks + '/abort'):
+    assert time.monotonic() < until
+    time.sleep(0.01)
+producer.abort_transaction(30)
+"#;
+
+#[test]
+fn only_committed_transactions_count_and_an_open_one_holds_up_its_partition_alone() {
+    let stage = Stage::new("transactions");
+    let videos = video_of_each(PARTITIONS);
+    let server = stage.run().start();
+    let marks = stage.folder.path();
+    thread::scope(|scope| {
+        let arguments = [&stage.place.kafka, &stage.place.topic, marks.to_str().unwrap(), &videos[0], &videos[1]];
+        let producing = scope.spawn(move || servers::python(TRANSACTIONS, arguments));
+        wait_for("an open transaction", FED_WITHIN, || {
+            assert!(!producing.is_finished() || marks.join("open").exists(), "it has failed");
+            marks.join("open").exists().then_some(())
+        });
+        // Behind the open one in partition 0, and in another partition.
+        let mut behind: Lines = vec![Vec::new(); PARTITIONS as usize];
+        behind[0] = vec![event("behind", &videos[0], "view", now_ms()).into_bytes()];
+        behind[1] = vec![event("beside", &videos[1], "view", now_ms()).into_bytes()];
+        stage.feed(&behind);
+        wait_for("what is beside it", SOON, || (total(&server, &videos[1], "") == 501).then_some(()));
+        assert_eq!(total(&server, &videos[0], ""), 500, "nothing of an open transaction, nor behind it");
+        fs::write(marks.join("abort"), "").unwrap();
+        producing.join().expect("the producer does not fail");
+    });
+    let truth = KafkaTruth::of(&stage.place);
+    assert_eq!(truth.log.records.iter().map(Vec::len).sum::<usize>(), 200 * 5 + 2);
+    truth.assert_served(&server);
+    assert_eq!([total(&server, &videos[0], ""), total(&server, &videos[1], "")], [501, 501]);
+    server.stop();
+    truth.assert_rows();
+    // What is resumed lies behind control records and aborted ones.
+    let server = stage.run().start();
+    assert_eq!(server.starts()[0].records_to_read, 0);
+    truth.assert_served(&server);
+    server.stop();
+}
+
+#[test]
+fn partitions_without_events_hold_nobody_up_and_come_back() {
+    let stage = Stage::new("quiet");
+    let videos = video_of_each(PARTITIONS);
+    let server = stage.run().start();
+    let now = now_ms();
+    // Partition 0 goes on, 1 falls silent after this, 2 and 3 have nothing at all.
+    server.client.send(&[event("first", &videos[1], "view", now - 300_000)]);
+    let mut delays: Vec<Duration> = (0..20)
+        .map(|number| {
+            let sent = Instant::now();
+            // Nine minutes of event time pass in partition 0.
+            let token = server.client.send(&[event(
+                &format!("e{number}"),
+                &videos[0],
+                "view",
+                now - 600_000 + number * 27_000,
+            )]);
+            assert_eq!(total(&server, &videos[0], &format!("after={token}")), number + 1);
+            sent.elapsed()
+        })
+        .collect();
+    delays.sort_unstable();
+    println!("visible after {:?} (median), {:?} (worst)", delays[10], delays[19]);
+    assert!(delays[10] < IDLE_DELAY, "{delays:?}");
+    let frontier = server.client.status()["frontier"].as_u64().unwrap();
+    // By its own clock these are not late, though the frontier has passed them.
+    let back = [event("back", &videos[1], "view", now - 290_000), event("late", &videos[1], "view", now - 901_000)];
+    let token = server.client.send(&back);
+    assert_eq!(total(&server, &videos[1], &format!("after={token}")), 2);
+    assert!(frontier <= server.client.status()["frontier"].as_u64().unwrap(), "the frontier does not go back");
+    let truth = KafkaTruth::of(&stage.place);
+    truth.assert_served(&server);
+    server.stop();
+    truth.assert_rows();
+    truth.assert_letters();
+}
+
+#[test]
+fn a_plain_producers_offset_is_a_token() {
+    let stage = Stage::new("token");
+    let videos = video_of_each(PARTITIONS);
+    let server = stage.run().supervised(2).workers(1).start();
+    for number in 1..=10 {
+        let mut lines: Lines = vec![Vec::new(); PARTITIONS as usize];
+        lines[3] = vec![event(&format!("e{number}"), &videos[3], "view", now_ms()).into_bytes()];
+        assert_eq!(count(&lines), 1);
+        stage.feed(&lines);
+        // It is at the offset before.
+        let answer = server.clients[1].stats(&videos[3], &format!("granularity=all&after=3:{number}")).expect(200);
+        assert_eq!(answer["total"], number);
+    }
+    server.stop();
+}
