@@ -1,5 +1,6 @@
 //! The tables of Cassandra, against a real one.
 
+// The whole file is a test: its helpers may unwrap as well.
 #![allow(clippy::unwrap_used)]
 
 mod cassandra_support;
@@ -279,6 +280,22 @@ fn who_may_create_nothing_waits_for_the_tables_and_then_says_which_is_missing() 
     keyspace.cql.run(&format!("DROP TABLE {}.stats_day", keyspace.name));
     let (_, text) = refused(Tables::open_existing(&keyspace.settings(), Duration::from_millis(300)));
     assert!(text.contains("stats_day") && text.contains("the table is missing; CREATE TABLE"), "{text}");
+}
+
+#[test]
+fn a_table_that_was_dropped_with_claimed_rows_is_not_created_anew() {
+    let keyspace = Keyspace::new("gone");
+    let mut tables = keyspace.open();
+    tables.set_claim(&Claim { history: 7, generation: 1, frontier: 5 }).unwrap();
+    drop(tables);
+    keyspace.cql.run(&format!("DROP TABLE {}.stats_minute", keyspace.name));
+    for open in [Tables::open, Tables::open_existing] {
+        let (error, text) = refused(open(&keyspace.settings(), Duration::from_millis(300)));
+        assert!(matches!(error, CassandraError::Schema { .. }), "{text}");
+        assert!(text.contains("stats_minute") && text.contains("dropped with its rows"), "{text}");
+    }
+    keyspace.cql.run(&format!("DROP TABLE {}.claim", keyspace.name));
+    assert_eq!(stored(&keyspace.open()), []);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A Cassandra that dies, freezes, answers late or not at all: every row is right afterwards.
 
+// The whole file is a test: its helpers may unwrap as well.
 #![allow(clippy::unwrap_used)]
 
 mod cassandra_support;
@@ -35,12 +36,13 @@ fn version(number: u64) -> Version {
     Version { generation: 1, number }
 }
 
-/// The rows of one write: 2,000 that are alone in their partitions and that each write changes, and 1,000 new ones, 100 a
-/// partition.
+/// The rows of one write: 500 that each write changes, 1,500 new ones that are alone in their partitions, and 1,000 new
+/// ones of which 100 are in a partition.
 fn rows_of(number: u64) -> Vec<CountRow> {
-    let alone = (0..2_000).map(|video| row(&format!("a{video}"), 0, number));
-    let together = (0..1_000).map(|at| row(&format!("b{number}-{}", at / 100), at % 100 * MINUTE_MS, number + at));
-    alone.chain(together).collect()
+    let changed = (0..500).map(|video| row(&format!("a{video}"), 0, number));
+    let alone = (0..1_500).map(|video| row(&format!("b{number}-{video}"), 0, number));
+    let together = (0..1_000).map(|at| row(&format!("c{number}-{}", at / 100), at % 100 * MINUTE_MS, number + at));
+    changed.chain(alone).chain(together).collect()
 }
 
 fn expected(writes: impl Iterator<Item = u64>) -> Vec<CountRow> {
@@ -53,8 +55,24 @@ fn expected(writes: impl Iterator<Item = u64>) -> Vec<CountRow> {
     rows
 }
 
-/// Writes as the keeper does: the whole again until it is taken, without end within the test's.
-fn write_until_taken(tables: &mut Tables, number: u64) {
+/// Tells the threads of a test to end, also where it fails.
+#[derive(Default)]
+struct Stop {
+    stopped: AtomicBool,
+    failed: AtomicBool,
+}
+
+struct StopAtEnd<'a>(&'a Stop);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.failed.store(thread::panicking(), Ordering::SeqCst);
+        self.0.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Writes as the keeper does: the whole again until it is taken.
+fn write_until_taken(tables: &mut Tables, number: u64, stop: &Stop) {
     let rows = rows_of(number);
     let begun = Instant::now();
     loop {
@@ -64,7 +82,8 @@ fn write_until_taken(tables: &mut Tables, number: u64) {
             Err(error @ SinkError::Unanswered { .. }) => {
                 eprintln!("write {number}: {}", cassandra_support::chain(&error));
                 assert!(attempt.elapsed() < WRITE_ENDS_WITHIN, "{:?}", attempt.elapsed());
-                assert!(begun.elapsed() < Duration::from_secs(300), "write {number} is never taken");
+                assert!(begun.elapsed() < Duration::from_secs(120), "write {number} is never taken");
+                assert!(!stop.failed.load(Ordering::SeqCst), "the test has failed");
             }
             Err(other) => panic!("write {number}: {other:?}"),
         }
@@ -75,14 +94,15 @@ fn write_until_taken(tables: &mut Tables, number: u64) {
 fn a_node_that_is_killed_and_one_that_freezes_lose_and_change_no_row() {
     let mut server = server();
     let mut tables = Tables::open(&settings_at(server.address(), "killed"), PATIENCE).unwrap();
-    let (watch, stop) = (tables.clone(), AtomicBool::new(false));
+    let (watch, stop) = (tables.clone(), Stop::default());
     let (numbers, [high, fell, rose]) = thread::scope(|scope| {
         let stop = &stop;
+        let stop_at_end = StopAtEnd(stop);
         let writer = scope.spawn(move || {
             let mut number = 0;
-            while !stop.load(Ordering::SeqCst) {
+            while !stop.stopped.load(Ordering::SeqCst) {
                 number += 1;
-                write_until_taken(&mut tables, number);
+                write_until_taken(&mut tables, number, stop);
             }
             number
         });
@@ -101,11 +121,12 @@ fn a_node_that_is_killed_and_one_that_freezes_lose_and_change_no_row() {
         server.continue_signal();
         until("the concurrency rises", || fell + 8 < watch.stats().concurrency);
         rows(watch.stats().rows_acknowledged + 30_000);
-        stop.store(true, Ordering::SeqCst);
+        drop(stop_at_end);
         (writer.join().unwrap(), [before.concurrency, fell, watch.stats().concurrency])
     });
+    // Not by assert_eq, which would print all of them.
+    assert!(stored(&watch) == expected(1..=numbers), "rows are missing, or other ones");
     assert!(fell < high && fell < rose, "{high}, {fell}, {rose}");
-    assert_eq!(stored(&watch), expected(1..=numbers));
     let stats = watch.stats();
     println!("{numbers} writes of 3,000 rows, concurrency {high} -> {fell} -> {rose}: {stats:?}");
     assert!(stats.statements_sent <= 3 * numbers * 3_000, "{stats:?}");
@@ -115,7 +136,7 @@ fn a_node_that_is_killed_and_one_that_freezes_lose_and_change_no_row() {
 fn a_write_to_a_frozen_node_ends_in_the_time_that_is_stated() {
     let mut server = server();
     let mut tables = Tables::open(&settings_at(server.address(), "frozen"), PATIENCE).unwrap();
-    write_until_taken(&mut tables, 1);
+    write_until_taken(&mut tables, 1, &Stop::default());
     server.stop_signal();
     let begun = Instant::now();
     let answer = tables.write(version(2), &rows_of(2));
@@ -127,8 +148,25 @@ fn a_write_to_a_frozen_node_ends_in_the_time_that_is_stated() {
     assert!(matches!(claim, Err(SinkError::Unanswered { .. })), "{claim:?}");
     assert!(took < WRITE_ENDS_WITHIN && both < took + Duration::from_secs(15), "{took:?}, {both:?}");
     assert!(tables.stats().concurrency < 64, "{:?}", tables.stats());
-    write_until_taken(&mut tables, 2);
-    assert_eq!(stored(&tables), expected(1..=2));
+    write_until_taken(&mut tables, 2, &Stop::default());
+    assert!(stored(&tables) == expected(1..=2), "rows are missing, or other ones");
+}
+
+#[test]
+fn a_write_that_a_living_node_never_acknowledges_ends_in_the_time_that_is_stated() {
+    let server = server();
+    let proxy = Proxy::start(server.address());
+    let mut tables = Tables::open(&settings_at(&proxy.address, "silent"), PATIENCE).unwrap();
+    proxy.meddling.late_percent.store(100, Ordering::SeqCst);
+    let begun = Instant::now();
+    let answer = tables.write(version(1), &rows_of(1));
+    let took = begun.elapsed();
+    assert!(matches!(answer, Err(SinkError::Unanswered { .. })), "{answer:?}");
+    assert!(took < WRITE_ENDS_WITHIN, "{took:?}");
+    assert!(tables.stats().concurrency < 64, "{:?}", tables.stats());
+    proxy.meddling.late_percent.store(0, Ordering::SeqCst);
+    write_until_taken(&mut tables, 1, &Stop::default());
+    assert!(stored(&tables) == expected(1..=1), "rows are missing, or other ones");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Who is let in, and that nobody reads the password: users and rights, TLS.
 
+// The whole file is a test: its helpers may unwrap as well.
 #![allow(clippy::unwrap_used)]
 
 mod cassandra_support;

@@ -33,7 +33,7 @@ const ROWS: [u8; 4] = [0, 0, 0, 2];
 pub struct Meddling {
     /// How many of 100 acknowledgements of writes come late.
     pub late_percent: AtomicU64,
-    /// How late, ms.
+    /// How late, ms; 0 is never.
     pub late_ms: AtomicU64,
     /// How many of the next answers with rows, as transactions have them, get lost.
     pub lose_rows: AtomicU64,
@@ -86,6 +86,9 @@ fn answers(mut server: TcpStream, client: &TcpStream, meddling: &Meddling, seed:
         if is(VOID) && dice.below(100) < meddling.late_percent.load(Ordering::SeqCst) {
             meddling.met.fetch_add(1, Ordering::SeqCst);
             let late = Duration::from_millis(meddling.late_ms.load(Ordering::SeqCst));
+            if late.is_zero() {
+                continue;
+            }
             let client = Arc::clone(&client);
             thread::spawn(move || {
                 thread::sleep(late);
