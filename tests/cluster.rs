@@ -192,6 +192,20 @@ fn regression_ctrl_c_is_for_the_supervisor_alone() {
     assert_eq!(ended.stderr.matches("stopped with a last checkpoint").count(), 2, "{ended}");
 }
 
+/// An upgrade removes the program's file, or puts another in its place.
+#[test]
+fn regression_a_supervisor_starts_again_although_its_programs_file_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("tidemark");
+    fs::copy(live_support::TIDEMARK, &program).unwrap();
+    let run = Run { program: program.clone(), ..Run::new(&folder.path().join("data")).supervised(2).workers(1) };
+    let mut server = run.start();
+    fs::remove_file(&program).unwrap();
+    signal(server.pids()[0], Signal::KILL);
+    server.wait_for_start_after(1);
+    server.stop();
+}
+
 /// A process that failed waited for its links to close before it told the others.
 #[test]
 fn regression_a_process_that_fails_ends_all_with_its_code_and_reason() {

@@ -5,7 +5,7 @@ use std::{
     fmt,
     io::{self, Read as _, Write as _},
     os::unix::process::ExitStatusExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     thread,
 };
@@ -66,8 +66,7 @@ impl Child {
         args: &ClusterArgs,
         from_start: bool,
     ) -> Result<Self, Failure> {
-        let program = std::env::current_exe().context("finding this program").or_exit(Exit::Failed)?;
-        let mut command = Command::new(program);
+        let mut command = Command::new(program()?);
         command.arg("run");
         if args.processes > 1 {
             command.arg("--process").arg(process.to_string()).arg("--hosts").arg(hosts);
@@ -126,6 +125,12 @@ impl Child {
             (false, None, signal) => End::Signal(signal.unwrap_or(0)),
         }
     }
+}
+
+/// This program: the one that is installed now, and where there is none any more, the one that runs.
+fn program() -> Result<PathBuf, Failure> {
+    let program = std::env::current_exe().context("finding this program").or_exit(Exit::Failed)?;
+    Ok(if program.exists() { program } else { PathBuf::from("/proc/self/exe") })
 }
 
 /// The flags of `cluster` that are those of `run`.

@@ -90,6 +90,7 @@ pub enum Processes {
 /// How to start a `tidemark run` or `tidemark cluster`.
 #[derive(Clone, Debug)]
 pub struct Run {
+    pub program: PathBuf,
     pub data_dir: PathBuf,
     /// Of the first process; each has the one after that of the process before.
     pub port: u16,
@@ -105,6 +106,7 @@ pub struct Run {
 impl Run {
     pub fn new(data_dir: &Path) -> Self {
         Self {
+            program: PathBuf::from(TIDEMARK),
             data_dir: data_dir.to_owned(),
             port: free_port(),
             processes: Processes::Alone,
@@ -156,7 +158,7 @@ impl Run {
     fn spawn(&self) -> Process {
         let listen = format!("127.0.0.1:{}", self.port);
         let mut words: Vec<String> = self.under.clone();
-        words.push(TIDEMARK.to_owned());
+        words.push(self.program.display().to_string());
         words.extend(match &self.processes {
             Processes::Alone => vec!["run".to_owned()],
             Processes::Supervised(processes) => {
