@@ -317,9 +317,9 @@ mod tests {
     fn a_partition_is_held_up_when_its_stable_offset_stands_still_before_its_end() {
         let start = Instant::now();
         let mut standing = Standing::default();
+        type HeldUp = &'static [(u32, bool)];
         // at (s) | stable, end | held up, and to be said
-        type Row<'a> = (u64, u64, u64, &'a [(u32, bool)]);
-        let rows: [Row<'_>; 9] = [
+        let rows: [(u64, u64, u64, HeldUp); 9] = [
             (0, 5, 9, &[]),
             (59, 5, 10, &[]),
             (60, 5, 10, &[(0, true)]),

@@ -47,6 +47,7 @@ use crate::letter::Letter;
 
 mod read;
 
+use read::Bounds;
 pub use read::{ReadError, Reading, count, read};
 
 /// One step of a transaction. The caller comes again after it.
@@ -135,9 +136,10 @@ impl Letters {
             Owner::Ending(producer, Ending::Abort(generation)) => self.abort(producer, generation),
             Owner::Nobody { generation } => {
                 self.owner = Owner::Nobody { generation };
-                self.newest = None;
                 // Opening would take it from whoever has it now.
-                if self.look_up()?.is_some_and(|newest| generation < newest.generation) {
+                let bounds = read::present(&self.topic);
+                let newest = bounds.map_err(ReadError::from).and_then(|bounds| self.by_records(bounds));
+                if self.known(newest)?.is_some_and(|newest| generation < newest.generation) {
                     self.owner = Owner::Another;
                     return Err(self.fenced());
                 }
@@ -146,6 +148,8 @@ impl Letters {
                     OwnError::Fault(fault) => self.unanswered("a publisher", fault),
                 })?;
                 self.owner = Owner::Us(producer);
+                // What was pending has ended by now, one way or the other.
+                self.newest = None;
                 Ok(())
             }
             Owner::Another => Err(self.fenced()),
@@ -157,14 +161,19 @@ impl Letters {
         if let Some(newest) = self.newest {
             return Ok(newest);
         }
-        let newest = self.by_records().map_err(|error| self.unanswered("a look at what is published", error))?;
+        let bounds = read::settled(&self.topic, STEP_LIMIT);
+        let newest = self.known(bounds.and_then(|bounds| self.by_records(bounds)))?;
         self.newest = Some(newest);
         Ok(newest)
     }
 
-    fn by_records(&self) -> Result<Option<Version>, ReadError> {
+    fn known<T>(&self, found: Result<T, ReadError>) -> Result<T, SinkError> {
+        found.map_err(|error| self.unanswered("a look at what is published", error))
+    }
+
+    fn by_records(&self, bounds: Vec<(PartitionId, Bounds)>) -> Result<Option<Version>, ReadError> {
         let mut newest = None;
-        for (partition, bounds) in read::settled(&self.topic, STEP_LIMIT)? {
+        for (partition, bounds) in bounds {
             let last = read::last(&self.topic, partition, bounds, |published| {
                 published.version.filter(|_| published.history == Some(self.history))
             })?;
@@ -280,19 +289,13 @@ impl Letters {
 
     fn abort(&mut self, producer: Publisher, generation: u64) -> Result<(), SinkError> {
         match producer.abort_transaction(STEP_LIMIT) {
-            Ok(()) => {
-                self.owner = Owner::Us(producer);
-                Ok(())
-            }
+            Ok(()) => self.keep(producer, generation),
             Err(error) => {
                 let (kind, fault) = (kind_of(&error, &producer), Fault::from(error));
                 match kind {
                     Kind::Fenced => Err(self.fenced()),
                     // Nothing was begun.
-                    _ if fault.is(RDKafkaErrorCode::State) && producer.client().fatal_error().is_none() => {
-                        self.owner = Owner::Us(producer);
-                        Ok(())
-                    }
+                    _ if fault.is(RDKafkaErrorCode::State) => self.keep(producer, generation),
                     Kind::Again => {
                         self.owner = Owner::Ending(producer, Ending::Abort(generation));
                         Err(self.unanswered("the end of a transaction", fault))
@@ -304,6 +307,16 @@ impl Letters {
                 }
             }
         }
+    }
+
+    /// Goes on with the producer, if it can go on.
+    fn keep(&mut self, producer: Publisher, generation: u64) -> Result<(), SinkError> {
+        self.owner = match fatal_kind(&producer) {
+            None => Owner::Us(producer),
+            Some(Kind::Fenced) => return Err(self.fenced()),
+            Some(_) => Owner::Nobody { generation },
+        };
+        Ok(())
     }
 
     fn sink(&self) -> String {
@@ -338,11 +351,10 @@ impl LetterSink for Letters {
 
     fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError> {
         self.settle()?;
-        let unread = |error| self.unanswered("a read of what is published", error);
         let mut places = HashSet::new();
-        let bounds = read::settled(&self.topic, STEP_LIMIT).map_err(unread)?;
+        let bounds = self.known(read::settled(&self.topic, STEP_LIMIT))?;
         for published in read::Published::within(&self.topic, bounds) {
-            let published = published.map_err(unread)?;
+            let published = self.known(published)?;
             // A topic made anew under the same name has other records at the same places.
             let same_topic = [published.topic_id, self.topic_id].contains(&0) || published.topic_id == self.topic_id;
             if let Some(source) = published.source.filter(|source| same_topic && source.topic == self.settings.topic) {
@@ -413,13 +425,22 @@ enum Kind {
     Again,
 }
 
+/// Another owner's doing.
+const FENCED: [RDKafkaErrorCode; 3] =
+    [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
+
+/// Why the producer can't go on, if it can't.
+fn fatal_kind(producer: &Publisher) -> Option<Kind> {
+    let (code, _) = producer.client().fatal_error()?;
+    Some(if FENCED.contains(&code) { Kind::Fenced } else { Kind::Fatal })
+}
+
 fn kind_of(error: &RdError, producer: &Publisher) -> Kind {
-    let fenced = [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
-    if let Some((code, _)) = producer.client().fatal_error() {
-        return if fenced.contains(&code) { Kind::Fenced } else { Kind::Fatal };
+    if let Some(kind) = fatal_kind(producer) {
+        return kind;
     }
     match error {
-        RdError::Transaction(error) if error.is_fatal() && fenced.contains(&error.code()) => Kind::Fenced,
+        RdError::Transaction(error) if error.is_fatal() && FENCED.contains(&error.code()) => Kind::Fenced,
         RdError::Transaction(error) if error.is_fatal() => Kind::Fatal,
         RdError::Transaction(error) if error.txn_requires_abort() => Kind::Abort,
         RdError::Transaction(error) if error.is_retriable() => Kind::Again,
@@ -473,9 +494,13 @@ impl ProducerContext for Publishing {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use dataflows::event::{Cause, Reason};
+    use rdkafka::mocking::MockCluster;
 
     use super::*;
+    use crate::kafka::native::break_for_good;
 
     fn letter(key_bytes: usize, payload_bytes: usize) -> DeadLetter {
         DeadLetter {
@@ -498,5 +523,40 @@ mod tests {
         assert!(bytes.len() <= LETTER_JSON_BYTES_MAX);
         let cut: Letter = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((cut.key.unwrap().len(), cut.payload.unwrap().len()), (LETTER_BYTES_MAX, LETTER_BYTES_MAX));
+    }
+
+    #[test]
+    fn after_an_error_that_it_cannot_go_on_after_the_owner_is_the_owner_again_unless_another_is() {
+        let cluster = MockCluster::new(1).unwrap();
+        let settings = Settings {
+            brokers: vec![cluster.bootstrap_servers()],
+            topic: "events".to_owned(),
+            dead_letter_topic: "letters".to_owned(),
+            properties: BTreeMap::new(),
+        };
+        for topic in ["events", "letters"] {
+            cluster.create_topic(topic, 1, 1).unwrap();
+        }
+        let open = || Letters::open(&settings, 7, Duration::from_secs(20)).unwrap();
+        let version = |generation, number| Version { generation, number };
+        let broken = |letters: &Letters| match &letters.owner {
+            Owner::Us(producer) => break_for_good(producer.client()),
+            _ => panic!("it was just opened"),
+        };
+        let mut letters = open();
+        letters.publish(version(1, 1), &[letter(1, 1)]).unwrap();
+        broken(&letters);
+        let unanswered = letters.publish(version(1, 2), &[letter(2, 2)]);
+        assert!(matches!(unanswered, Err(SinkError::Unanswered { .. })), "{unanswered:?}");
+        letters.publish(version(1, 2), &[letter(2, 2)]).unwrap();
+        assert_eq!(letters.newest().unwrap(), Some(version(1, 2)));
+        broken(&letters);
+        open().publish(version(2, 3), &[letter(3, 3)]).unwrap();
+        let unanswered = letters.publish(version(1, 3), &[letter(3, 3)]);
+        assert!(matches!(unanswered, Err(SinkError::Unanswered { .. })), "{unanswered:?}");
+        for _ in 0..2 {
+            let fenced = letters.publish(version(1, 3), &[letter(3, 3)]);
+            assert!(matches!(fenced, Err(SinkError::Fenced { .. })), "{fenced:?}");
+        }
     }
 }

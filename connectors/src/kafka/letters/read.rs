@@ -73,9 +73,8 @@ pub fn read(
     patience: Duration,
 ) -> Result<Reading, ReadError> {
     let topic = Topic::open_named(settings, &settings.dead_letter_topic, None, patience)?;
-    let bounds = (0..).map(PartitionId).zip(topic.offsets()?).collect();
     Ok(Reading {
-        records: Records::within(&topic, bounds, whole),
+        records: Records::within(&topic, present(&topic)?, whole),
         reason: reason.map(str::to_owned),
         left: limit.unwrap_or(usize::MAX),
     })
@@ -156,20 +155,23 @@ impl Published {
     }
 }
 
+/// What can be read now.
+pub fn present(topic: &Topic) -> Result<Vec<(PartitionId, Bounds)>, KafkaError> {
+    Ok((0..).map(PartitionId).zip(topic.offsets()?).collect())
+}
+
 /// Waits until everything that lies in the topic now can be read: what a finished owner published may lie behind a
 /// transaction that somebody else has not finished.
 pub fn settled(topic: &Topic, limit: Duration) -> Result<Vec<(PartitionId, Bounds)>, ReadError> {
     let start = Instant::now();
     let highs = topic.high_offsets()?;
     loop {
-        let offsets = topic.offsets()?;
-        let behind = offsets.iter().zip(&highs).position(|((_, stable), high)| stable < high);
+        let bounds = present(topic)?;
+        let behind = bounds.iter().zip(&highs).find(|((_, (_, stable)), high)| stable < *high);
         match behind {
-            None => return Ok((0..).map(PartitionId).zip(offsets).collect()),
-            Some(partition) if limit < start.elapsed() => {
-                let (_, offset) = offsets[partition];
-                let partition = PartitionId(u32::try_from(partition).unwrap_or(u32::MAX));
-                return Err(ReadError::HeldUp { partition, offset });
+            None => return Ok(bounds),
+            Some(((partition, (_, stable)), _)) if limit < start.elapsed() => {
+                return Err(ReadError::HeldUp { partition: *partition, offset: *stable });
             }
             Some(_) => thread::sleep(SETTLE_AGAIN),
         }
