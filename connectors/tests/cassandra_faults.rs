@@ -8,7 +8,7 @@ mod cassandra_support;
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -26,10 +26,20 @@ use servers::Cassandra;
 /// What the doc of `Tables` promises, and some for a busy machine.
 const WRITE_ENDS_WITHIN: Duration = Duration::from_secs(40 + 5);
 
-/// The Cassandra of these tests, one test at a time.
-fn server() -> MutexGuard<'static, Cassandra> {
-    static SERVER: OnceLock<Mutex<Cassandra>> = OnceLock::new();
-    SERVER.get_or_init(|| Mutex::new(Cassandra::start())).lock().unwrap_or_else(PoisonError::into_inner)
+/// The Cassandra of these tests, which lives while one of them runs or waits for it.
+fn server() -> Arc<Mutex<Cassandra>> {
+    static SERVER: Mutex<Weak<Mutex<Cassandra>>> = Mutex::new(Weak::new());
+    let mut there = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+    there.upgrade().unwrap_or_else(|| {
+        let server = Arc::new(Mutex::new(Cassandra::start()));
+        *there = Arc::downgrade(&server);
+        server
+    })
+}
+
+/// One test at a time.
+fn alone(server: &Mutex<Cassandra>) -> MutexGuard<'_, Cassandra> {
+    server.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn version(number: u64) -> Version {
@@ -92,7 +102,8 @@ fn write_until_taken(tables: &mut Tables, number: u64, stop: &Stop) {
 
 #[test]
 fn a_node_that_is_killed_and_one_that_freezes_lose_and_change_no_row() {
-    let mut server = server();
+    let shared = server();
+    let mut server = alone(&shared);
     let mut tables = Tables::open(&settings_at(server.address(), "killed"), PATIENCE).unwrap();
     let (watch, stop) = (tables.clone(), Stop::default());
     let (numbers, [high, fell, rose]) = thread::scope(|scope| {
@@ -134,7 +145,8 @@ fn a_node_that_is_killed_and_one_that_freezes_lose_and_change_no_row() {
 
 #[test]
 fn a_write_to_a_frozen_node_ends_in_the_time_that_is_stated() {
-    let mut server = server();
+    let shared = server();
+    let mut server = alone(&shared);
     let mut tables = Tables::open(&settings_at(server.address(), "frozen"), PATIENCE).unwrap();
     write_until_taken(&mut tables, 1, &Stop::default());
     server.stop_signal();
@@ -154,7 +166,8 @@ fn a_write_to_a_frozen_node_ends_in_the_time_that_is_stated() {
 
 #[test]
 fn a_write_that_a_living_node_never_acknowledges_ends_in_the_time_that_is_stated() {
-    let server = server();
+    let shared = server();
+    let server = alone(&shared);
     let proxy = Proxy::start(server.address());
     let mut tables = Tables::open(&settings_at(&proxy.address, "silent"), PATIENCE).unwrap();
     proxy.meddling.late_percent.store(100, Ordering::SeqCst);
@@ -171,7 +184,8 @@ fn a_write_that_a_living_node_never_acknowledges_ends_in_the_time_that_is_stated
 
 #[test]
 fn acknowledgements_that_come_too_late_change_no_row() {
-    let server = server();
+    let shared = server();
+    let server = alone(&shared);
     let proxy = Proxy::start(server.address());
     let mut tables = Tables::open(&settings_at(&proxy.address, "late"), PATIENCE).unwrap();
     proxy.meddling.late_ms.store(11_000, Ordering::SeqCst);
@@ -189,7 +203,8 @@ fn acknowledgements_that_come_too_late_change_no_row() {
 
 #[test]
 fn a_claim_whose_answer_got_lost_comes_right_when_it_is_repeated() {
-    let server = server();
+    let shared = server();
+    let server = alone(&shared);
     let proxy = Proxy::start(server.address());
     let mut tables = Tables::open(&settings_at(&proxy.address, "lost"), PATIENCE).unwrap();
     let mut other = Tables::open_existing(&settings_at(server.address(), "lost"), PATIENCE).unwrap();
