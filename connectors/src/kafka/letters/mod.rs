@@ -18,7 +18,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -198,18 +198,25 @@ impl Letters {
     /// Begins a transaction and puts everything into it.
     fn fill(&self, producer: &Publisher, version: Version, letters: &[DeadLetter]) -> Result<(), SinkError> {
         let what = || format!("the letters of checkpoint {}-{}", version.generation, version.number);
-        producer.context().start();
+        let attempt = Arc::new(Attempt::default());
         producer.begin_transaction().map_err(|error| self.unanswered(&what(), Fault::from(error)))?;
         for (index, letter) in letters.iter().enumerate() {
-            self.put(producer, version, letter, index)?;
+            let on_the_way = OnTheWay { attempt: Arc::clone(&attempt), index };
+            self.put(producer, version, letter, on_the_way)?;
         }
-        self.flush(producer, letters)
+        self.flush(producer, &attempt, letters)
     }
 
-    fn put(&self, producer: &Publisher, version: Version, letter: &DeadLetter, index: usize) -> Result<(), SinkError> {
+    fn put(
+        &self,
+        producer: &Publisher,
+        version: Version,
+        letter: &DeadLetter,
+        on_the_way: OnTheWay,
+    ) -> Result<(), SinkError> {
         let json = json(&self.settings.topic, letter);
         let key = format!("{}-{}-{}", self.settings.topic, letter.partition.0, letter.offset);
-        let mut record = BaseRecord::with_opaque_to(&self.settings.dead_letter_topic, index)
+        let mut record = BaseRecord::with_opaque_to(&self.settings.dead_letter_topic, Box::new(on_the_way))
             .key(&key)
             .payload(&json)
             .headers(self.headers(version));
@@ -230,11 +237,12 @@ impl Letters {
     }
 
     /// Waits until all letters are taken, or one is not: behind it librdkafka sends no others.
-    fn flush(&self, producer: &Publisher, letters: &[DeadLetter]) -> Result<(), SinkError> {
+    fn flush(&self, producer: &Publisher, attempt: &Attempt, letters: &[DeadLetter]) -> Result<(), SinkError> {
         let start = Instant::now();
         loop {
             let flushed = producer.flush(FLUSH_LIMIT);
-            if let Some((index, code)) = producer.context().failed() {
+            let Failures { refused, given_up } = attempt.failures();
+            if let Some((index, code)) = refused.or(given_up.filter(|_| flushed.is_ok())) {
                 return Err(self.not_taken(&letters[index], code));
             }
             match flushed {
@@ -411,7 +419,7 @@ fn is_transient(error: &OwnError) -> bool {
 /// Becomes the only publisher of a history: ends what others had begun, and all that they will begin.
 fn own(settings: &Settings, history: u128, batch_bytes: usize) -> Result<Publisher, OwnError> {
     let config = settings.letters(&format!("tidemark-{history:032x}"), batch_bytes);
-    let producer: Publisher = client(&config, Publishing::default()).map_err(OwnError::Client)?;
+    let producer: Publisher = client(&config, Publishing).map_err(OwnError::Client)?;
     producer.init_transactions(STEP_LIMIT).map_err(|error| OwnError::Fault(error.into()))?;
     Ok(producer)
 }
@@ -449,25 +457,46 @@ fn kind_of(error: &RdError, producer: &Publisher) -> Kind {
     }
 }
 
-/// Listens to the publisher: which letter was not taken first, by its place in the batch.
+/// One try to publish: which letter was not taken first, by its place, and which one librdkafka gave up because of that:
+/// it tells in any order, and of an earlier try maybe late.
 #[derive(Default)]
-struct Publishing {
-    failed: Mutex<Option<(usize, RDKafkaErrorCode)>>,
+struct Attempt {
+    failures: Mutex<Failures>,
 }
 
-impl Publishing {
-    fn lock(&self) -> MutexGuard<'_, Option<(usize, RDKafkaErrorCode)>> {
-        self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+#[derive(Copy, Clone, Default)]
+struct Failures {
+    refused: Option<(usize, RDKafkaErrorCode)>,
+    given_up: Option<(usize, RDKafkaErrorCode)>,
+}
+
+impl Attempt {
+    fn lock(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn start(&self) {
-        *self.lock() = None;
-    }
-
-    fn failed(&self) -> Option<(usize, RDKafkaErrorCode)> {
+    fn failures(&self) -> Failures {
         *self.lock()
     }
+
+    fn fail(&self, index: usize, code: RDKafkaErrorCode) {
+        let mut failures = self.lock();
+        let failure = match code {
+            RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight => &mut failures.given_up,
+            _ => &mut failures.refused,
+        };
+        failure.get_or_insert((index, code));
+    }
 }
+
+/// A letter on its way.
+struct OnTheWay {
+    attempt: Arc<Attempt>,
+    index: usize,
+}
+
+/// Listens to the publisher.
+struct Publishing;
 
 impl ClientContext for Publishing {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
@@ -482,12 +511,12 @@ impl ClientContext for Publishing {
 }
 
 impl ProducerContext for Publishing {
-    type DeliveryOpaque = usize;
+    type DeliveryOpaque = Box<OnTheWay>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, letter: Box<OnTheWay>) {
         if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            self.lock().get_or_insert((index, code));
+            letter.attempt.fail(letter.index, code);
         }
     }
 }
