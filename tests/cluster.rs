@@ -7,7 +7,7 @@ mod live_support;
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -306,13 +306,17 @@ fn a_second_supervisor_on_the_folder_is_refused_and_the_first_unharmed() {
 #[test]
 fn processes_with_other_secrets_do_not_find_each_other() {
     let stage = Stage::new();
-    let member = |process: u16| {
+    let member = |process: u16, patience: &str| {
         let key_file = stage.folder.path().join(format!("key-{process}"));
         fs::write(&key_file, format!("a secret of process {process}")).unwrap();
         let run = stage.member(process).env("TIDEMARK_CLUSTER__KEY_FILE", &key_file.display().to_string());
-        run.env("TIDEMARK_CLUSTER__PATIENCE", "2s").begin()
+        run.env("TIDEMARK_CLUSTER__PATIENCE", patience).begin()
     };
-    let (first, second) = (member(0), member(1));
+    // The second one is to find the first one there.
+    let first = member(0, "6s");
+    let hosts = fs::read_to_string(&stage.hosts).unwrap();
+    wait_for("it listens", SOON, || TcpStream::connect(hosts.lines().next().unwrap()).ok());
+    let second = member(1, "2s");
     second.wait_for_end(SOON).expect(69, &["process 0", "the secrets differ"]);
     first.wait_for_end(SOON).expect(69, &["process 1 did not call"]);
 }

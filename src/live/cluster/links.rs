@@ -134,17 +134,22 @@ impl Listener {
         process: usize,
         mut attempt: impl FnMut() -> io::Result<T>,
     ) -> Result<T, Failure> {
+        let mut refused = None;
         loop {
             match attempt() {
                 Ok(done) => return Ok(done),
                 Err(error) if deadline <= Instant::now() => {
                     let host = &self.place.hosts[process];
-                    let error = anyhow!(error)
+                    // What it has said itself tells more than that it is gone since.
+                    let error = anyhow!(refused.unwrap_or(error))
                         .context(format!("process {process} at {host} was not reached within {:?}", self.patience));
                     return Err(Failure::new(Exit::Unreachable, error));
                 }
                 Err(error) => {
                     tracing::debug!(process, %error, "not reached yet");
+                    if error.kind() == io::ErrorKind::PermissionDenied {
+                        refused = Some(error);
+                    }
                     thread::sleep(RETRY);
                 }
             }
