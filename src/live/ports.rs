@@ -51,7 +51,10 @@ pub fn one_writes_for_all(settings: &Settings) -> bool {
 }
 
 /// Where the dead letters of a history go.
-pub fn letters(settings: &Settings, history: u128) -> Result<Box<dyn LetterSink>, Failure> {
+pub fn letters(
+    settings: &Settings,
+    #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "a folder has one history"))] history: u128,
+) -> Result<Box<dyn LetterSink>, Failure> {
     Ok(match settings.source.kind {
         SourceKind::Log => {
             Box::new(LetterDir::open(settings.data_dir.join("dead-letters")).or_exit(Exit::StateUnwritable)?)

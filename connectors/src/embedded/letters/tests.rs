@@ -70,9 +70,9 @@ fn a_letter_is_the_line_that_the_contract_shows() {
     assert_eq!(
         written.lines().collect::<Vec<_>>(),
         [
-            r#"{"reason":"malformed","detail":"json","source":{"topic":"log","partition":1,"offset":42},"received_at":1767225600000,"key":"v1","headers":null,"payload":"a\n\"é\u0000"}"#,
-            r#"{"reason":"oversize","detail":"oversize","source":{"topic":"log","partition":1,"offset":43},"received_at":null,"key":null,"key_base64":"/w==","headers":null,"payload_base64":"//4="}"#,
-            r#"{"reason":"late","detail":"lateness","source":{"topic":"log","partition":1,"offset":18446744073709551615},"received_at":1767225600000,"key":null,"headers":null,"payload":""}"#,
+            r#"{"reason":"malformed","detail":"json","source":{"topic":"log","partition":1,"offset":42},"received_at":1767225600000,"key":"v1","headers":[],"payload":"a\n\"é\u0000"}"#,
+            r#"{"reason":"oversize","detail":"oversize","source":{"topic":"log","partition":1,"offset":43},"received_at":null,"key":null,"key_base64":"/w==","headers":[],"payload_base64":"//4="}"#,
+            r#"{"reason":"late","detail":"lateness","source":{"topic":"log","partition":1,"offset":18446744073709551615},"received_at":1767225600000,"key":null,"headers":[],"payload":""}"#,
         ]
     );
     assert!(written.ends_with('\n'));
