@@ -400,9 +400,11 @@ impl TallyWorker {
         }
     }
 
-    /// Back-pressure: what waits for a slow sink is bounded by not reading on.
+    /// Back-pressure: what waits for a slow sink is bounded by not reading on. Not before cuts take it: the frontier that
+    /// the sink is at must be reached first.
     fn tell_if_full(&mut self) {
-        let is_full = self.job.unwritten_max <= self.tally.counts.unwritten_len();
+        let applied = self.hub.with(|shared| shared.applied);
+        let is_full = self.job.write_from <= applied && self.job.unwritten_max <= self.tally.counts.unwritten_len();
         if is_full != self.is_full {
             self.is_full = is_full;
             self.hub.tell(Message::Full { worker: self.worker, is_full });

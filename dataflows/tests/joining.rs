@@ -35,7 +35,7 @@ fn log(added: &[(&str, u64)]) -> Log {
 }
 
 fn start(log: &Log, start: Start, workers: usize) -> Live {
-    Live::start(Setup { rules: rules(), log: Arc::clone(log), workers, batch: 7, start: Arc::new(start) })
+    Live::start(Setup::new(rules(), log, workers, 7, Arc::new(start)))
 }
 
 /// Waits until all partitions of the log are read and visible; the watermark must not go back on the way.

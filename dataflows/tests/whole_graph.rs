@@ -120,7 +120,7 @@ proptest! {
         batch in 1..60_usize,
     ) {
         let log = log(&drafts, partitions);
-        let (counts, ledgers) = replay(Setup { rules: rules(), log: Arc::clone(&log), workers, batch, start: fresh(partitions) });
+        let (counts, ledgers) = replay(Setup::new(rules(), &log, workers, batch, fresh(partitions)));
         prop_assert_eq!((counts, ledgers), expected(&log));
     }
 
@@ -135,7 +135,7 @@ proptest! {
         let log = log(&drafts, partitions);
         let mut start = fresh(partitions);
         for (workers, checkpoints) in incarnations {
-            let live = Live::start(Setup { rules: rules(), log: Arc::clone(&log), workers, batch, start: Arc::clone(&start) });
+            let live = Live::start(Setup::new(rules(), &log, workers, batch, Arc::clone(&start)));
             for _ in 0..checkpoints {
                 if let Some((at, _)) = live.checkpoint() {
                     start = Arc::new(at);
@@ -143,7 +143,7 @@ proptest! {
             }
             live.crash();
         }
-        let live = Live::start(Setup { rules: rules(), log: Arc::clone(&log), workers: last, batch, start: Arc::clone(&start) });
+        let live = Live::start(Setup::new(rules(), &log, last, batch, Arc::clone(&start)));
         let settled = live.settle(&log);
         let (counts, ledgers) = expected(&log);
         prop_assert_eq!(&settled.partitions.iter().map(|at| at.ledger).collect::<Vec<_>>(), &ledgers);

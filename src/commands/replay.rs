@@ -35,7 +35,7 @@ use crate::{
     cli::{ReplayArgs, ReplayFrom, ReplayOut},
     commands,
     config::Settings,
-    engine::{self, FirstError, Handout, Monotonic, SendReader},
+    engine::{self, FirstError, Handout, Monotonic, SendReader, reach::Reach},
     exit::{Exit, Failure, OrExit as _},
     progress::Progress,
 };
@@ -244,12 +244,8 @@ pub fn secret() -> Result<IdKey, Failure> {
 /// Writes into a store that holds nothing else.
 fn write_store(dir: &Path, rows: &[CountRow], last: &Announcement) -> Result<u64, Failure> {
     let mut store = Store::open(dir).map_err(store_failure)?;
-    write_rows(
-        &mut store,
-        &format!("{} holds the rows of another history; name an empty folder", dir.display()),
-        rows,
-        last,
-    )
+    let owned = format!("{} holds the rows of another history; name an empty folder", dir.display());
+    write_rows(&mut store, Reach::Disk, owned, rows, last)
 }
 
 /// Writes into a keyspace that holds nothing else, creating what is missing.
@@ -260,24 +256,27 @@ fn write_tables(settings: &Settings, keyspace: &str, rows: &[CountRow], last: &A
     let cassandra = Cassandra { keyspace: keyspace.to_owned(), ..engine::cassandra::settings_of(&settings.cassandra) };
     let patience = Duration::from_millis(settings.cluster.patience_ms);
     let mut tables = Tables::open(&cassandra, patience).map_err(engine::cassandra::failure)?;
-    write_rows(
-        &mut tables,
-        &format!("keyspace {keyspace} holds the rows of another history; name another one"),
-        rows,
-        last,
-    )
+    let owned = format!("keyspace {keyspace} holds the rows of another history; name another one");
+    write_rows(&mut tables, Reach::Network, owned, rows, last)
 }
 
-fn write_rows(store: &mut dyn CountSink, owned: &str, rows: &[CountRow], last: &Announcement) -> Result<u64, Failure> {
-    if store.claim().or_exit(Exit::StateUnwritable)?.is_some() {
-        return Err(Failure::new(Exit::OtherOwner, anyhow::anyhow!(owned.to_owned())));
+/// Writes into a sink that nobody has claimed; `owned` says what to do where somebody has.
+fn write_rows(
+    sink: &mut dyn CountSink,
+    reach: Reach,
+    owned: String,
+    rows: &[CountRow],
+    last: &Announcement,
+) -> Result<u64, Failure> {
+    if sink.claim().map_err(|error| reach.failure(error))?.is_some() {
+        return Err(Failure::new(Exit::OtherOwner, anyhow::anyhow!(owned)));
     }
     let history = u128::from(getrandom::u64().context("drawing random bytes")?);
     let version = Version { generation: 1, number: 1 };
     let frontier =
         last.partitions.iter().filter_map(|at| at.clock).max().map_or(0, |clock| clock / MINUTE_MS * MINUTE_MS);
-    store.set_claim(&Claim { history, generation: 1, frontier }).or_exit(Exit::StateUnwritable)?;
-    store.write(version, rows).or_exit(Exit::StateUnwritable)?;
+    let claim = Claim { history, generation: 1, frontier };
+    sink.set_claim(&claim).and_then(|()| sink.write(version, rows)).map_err(|error| reach.failure(error))?;
     Ok(rows.len() as u64)
 }
 

@@ -4,6 +4,7 @@
 pub mod cassandra;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod reach;
 
 use std::{
     collections::BTreeMap,

@@ -17,15 +17,15 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use dataflows::{
     control::{Mailbox, Message, Outcome},
-    port::{CheckpointStore, CountSink, PartitionId, Version},
+    port::{CheckpointStore, CountRow, CountSink, PartitionId, Version},
     tally::WorkerCut,
     time::EventTime,
 };
 use tokio::sync::Notify;
 
-use self::patience::{patiently, sink_patience, state_patience};
+use self::patience::patiently;
 pub use self::{facts::KeeperFacts, lead::Lead};
-use crate::exit::Failure;
+use crate::{engine::reach::Reach, exit::Failure};
 
 /// What the keeper hears from the workers.
 pub enum Word {
@@ -44,6 +44,7 @@ pub struct Keeper {
     pub checkpoints: Box<dyn CheckpointStore>,
     /// What this process writes rows to.
     pub sink: Option<Box<dyn CountSink>>,
+    pub sink_reach: Reach,
     /// Which process this is.
     pub process: usize,
     /// The generation that parts and rows are written under.
@@ -108,7 +109,7 @@ impl Keeper {
         let bytes = cut.part.encode();
         under_way.bytes += bytes.len() as u64;
         let checkpoints = &mut self.checkpoints;
-        patiently(&self.facts, state_patience(), || checkpoints.put_part(&name, &bytes))?;
+        patiently(&self.facts, Reach::Disk, || checkpoints.put_part(&name, &bytes))?;
         let part = cut.part.stored(name, &bytes);
         self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
         under_way.cuts.push(cut);
@@ -118,11 +119,15 @@ impl Keeper {
     /// Writes the rows of this process's workers, now that their checkpoint is committed.
     fn write_rows(&mut self, number: u64, under_way: &UnderWay) -> Result<(), Failure> {
         let version = self.version(number);
-        let Some(sink) = &mut self.sink else { return Ok(()) };
-        for cut in under_way.cuts.iter().filter(|cut| self.write_from <= cut.frontier && !cut.rows.is_empty()) {
-            patiently(&self.facts, sink_patience(), || sink.write(version, &cut.rows))?;
+        under_way.cuts.iter().try_for_each(|cut| self.write(version, cut.frontier, &cut.rows))
+    }
+
+    /// Writes rows of a frontier, unless the sink has newer ones.
+    fn write(&mut self, version: Version, frontier: EventTime, rows: &[CountRow]) -> Result<(), Failure> {
+        match self.sink.as_mut().filter(|_| self.write_from <= frontier && !rows.is_empty()) {
+            Some(sink) => patiently(&self.facts, self.sink_reach, || sink.write(version, rows)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The next word, or `None` when it is time for a checkpoint; an error when nobody is left to speak.

@@ -117,6 +117,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     let lead = letters.map(|letters| Lead {
         identity: plan.identity.clone(),
         letters,
+        letters_reach: ports::letters_reach(settings),
         rules: plan.rules,
         interval: Duration::from_millis(settings.checkpoint.interval_ms),
         keep: settings.checkpoint.keep.get(),
@@ -130,6 +131,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         mailbox: mailbox.clone(),
         checkpoints,
         sink,
+        sink_reach: ports::sink_reach(settings),
         process: place.process,
         generation: plan.identity.generation,
         published: plan.published.clone(),

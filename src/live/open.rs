@@ -13,7 +13,7 @@ use dataflows::{
     },
     clock::Clock,
     identity::IdKey,
-    port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, Version},
+    port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, SinkError, Version},
     rules::Rules,
     time::EventTime,
 };
@@ -53,8 +53,9 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     let input = ports::input(settings, place)?;
     let mut store = ports::checkpoints(settings)?;
     let mut sink = ports::sink(settings, place)?;
+    let (of_sink, of_letters) = (ports::sink_reach(settings), ports::letters_reach(settings));
     let mut claim = match &mut sink {
-        Some(sink) => sink.claim().or_exit(Exit::StateUnwritable)?,
+        Some(sink) => sink.claim().map_err(|error| of_sink.failure(error))?,
         None => None,
     };
     // Claim first, then look: no older process can commit behind our back. Rows and letters may be older than the
@@ -64,7 +65,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     if let Some(sink) = sink.as_mut().filter(|_| from_start && claim.take().is_some()) {
         // What is counted anew may lack windows that it holds, if the log or the meaning of the counts has changed. A
         // crash from here on leaves either a checkpoint, whose rows are then all written, or none.
-        sink.clear().or_exit(Exit::StateUnwritable)?;
+        sink.clear().map_err(|error| of_sink.failure(error))?;
     }
     let newest = store.manifests().or_exit(Exit::StateUnwritable)?.last().map_or(0, |newest| newest.number);
     let (log, meaning, offsets) = (input.id(), Meaning::of(rules), input.offsets()?);
@@ -85,7 +86,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         None => {
             let history = claim.as_ref().map_or(fresh_history()?, |claim| claim.history);
             let mut letters = ports::letters(settings, history)?;
-            let published = letters.published().or_exit(Exit::Failed)?;
+            let published = letters.published().map_err(|error| of_letters.failure(error))?;
             let write_from = claim.map_or(0, |claim| claim.frontier);
             let partitions = all_partitions(Partitions::default(), &offsets, rules);
             (Plan { partitions, write_from, published, ..base(history, secret()?) }, PartState::default(), letters)
@@ -94,14 +95,17 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
             same_log(&*input, &manifest)?;
             let write_from = owned(claim.as_ref(), manifest.history, manifest.frontier)?;
             let mut letters = ports::letters(settings, manifest.history)?;
-            letters.publish(manifest.version, &state.letters).or_exit(Exit::StateUnwritable)?;
+            letters.publish(manifest.version, &state.letters).map_err(|error| of_letters.failure(error))?;
             if let Some(sink) = sink.as_mut().filter(|_| write_from == 0) {
                 // A store that nobody has claimed is a new one: it has none of the rows.
                 let which = if claim.is_some() { Which::Unwritten } else { Which::All };
-                rewrite(&mut **sink, generation, &manifest, &state, which)?;
+                rewrite(&mut **sink, generation, &manifest, &state, which).map_err(|error| of_sink.failure(error))?;
             }
             let fell_back = write_from != 0 || manifest.version.number != newest;
-            let published = if fell_back { letters.published().or_exit(Exit::Failed)? } else { HashSet::new() };
+            let published = match fell_back {
+                true => letters.published().map_err(|error| of_letters.failure(error))?,
+                false => HashSet::new(),
+            };
             let plan = Plan {
                 resumed: Some(manifest.version),
                 frontier: manifest.frontier,
@@ -147,7 +151,8 @@ pub fn follow(settings: &Settings, rules: &Rules, place: &Place, plan: Plan) -> 
 fn newest_letters(settings: &Settings) -> Result<Version, Failure> {
     match settings.source.kind {
         SourceKind::Log => {
-            Ok(ports::letters(settings, 0)?.newest().or_exit(Exit::StateUnwritable)?.unwrap_or_default())
+            let newest = ports::letters(settings, 0)?.newest();
+            Ok(newest.map_err(|error| ports::letters_reach(settings).failure(error))?.unwrap_or_default())
         }
         SourceKind::Kafka => Ok(Version::default()),
     }
@@ -280,13 +285,13 @@ fn rewrite(
     manifest: &Manifest,
     state: &PartState,
     which: Which,
-) -> Result<(), Failure> {
+) -> Result<(), SinkError> {
     let rows = rows::rows(state, which, manifest.watermark, manifest.frontier);
     if !rows.is_empty() {
         tracing::info!(rows = rows.len(), "writing the rows again that the store may not hold");
         let claim = Claim { history: manifest.history, generation, frontier: manifest.frontier };
-        sink.set_claim(&claim).or_exit(Exit::OtherOwner)?;
-        sink.write(Version { generation, number: manifest.version.number }, &rows).or_exit(Exit::StateUnwritable)?;
+        sink.set_claim(&claim)?;
+        sink.write(Version { generation, number: manifest.version.number }, &rows)?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use super::{cluster::Place, embedded::EmbeddedLog, forward::Forward, input::Inpu
 use crate::{
     commands::replay::store_failure,
     config::{Settings, SinkKind, SourceKind},
+    engine::reach::Reach,
     exit::{Exit, Failure, OrExit as _},
 };
 
@@ -43,6 +44,22 @@ pub fn sink(settings: &Settings, place: &Place) -> Result<Option<Box<dyn CountSi
         #[cfg(not(feature = "cassandra"))]
         SinkKind::Cassandra => return Err(not_in_this_build("sink.kind = \"cassandra\"")),
     })
+}
+
+/// Where the rows' sink is.
+pub fn sink_reach(settings: &Settings) -> Reach {
+    match settings.sink {
+        SinkKind::Store | SinkKind::None => Reach::Disk,
+        SinkKind::Cassandra => Reach::Network,
+    }
+}
+
+/// Where the dead letters' sink is.
+pub fn letters_reach(settings: &Settings) -> Reach {
+    match settings.source.kind {
+        SourceKind::Log => Reach::Disk,
+        SourceKind::Kafka => Reach::Network,
+    }
 }
 
 /// Whether the first process writes the rows of all.

@@ -32,6 +32,7 @@ use dataflows::{
     tally::{TakeAll, WorkerCut, WorkerEnd},
     time::{END_OF_TIME, EventTime, Minute},
 };
+use timely::communication::WorkerGuards;
 
 pub type Counts = BTreeMap<(String, String, EventTime), u64>;
 pub type Log = Arc<Vec<Vec<oracle::Record>>>;
@@ -118,9 +119,8 @@ pub struct Live {
     pub mailbox: Mailbox,
     pub desk: Questions,
     crash: Arc<AtomicBool>,
-    guards: Option<timely::communication::WorkerGuards<()>>,
+    guards: Option<WorkerGuards<()>>,
     workers: usize,
-    rules: Rules,
 }
 
 pub struct Setup {
@@ -129,6 +129,17 @@ pub struct Setup {
     pub workers: usize,
     pub batch: usize,
     pub start: Arc<Start>,
+    /// The frontier of the rows that the sink has.
+    pub write_from: EventTime,
+    /// Cells that a worker may hold back for the sink.
+    pub unwritten_max: usize,
+}
+
+impl Setup {
+    /// With a sink that has no rows and takes any number.
+    pub fn new(rules: Rules, log: &Log, workers: usize, batch: usize, start: Arc<Start>) -> Self {
+        Self { rules, log: Arc::clone(log), workers, batch, start, write_from: 0, unwritten_max: usize::MAX }
+    }
 }
 
 fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>) -> Job<PlainJson> {
@@ -153,8 +164,8 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         timer: Rc::new(LookTimer::default()),
         on_error: Box::new(|error| panic!("{error}")),
         on_quiet: None,
-        write_from: 0,
-        unwritten_max: usize::MAX,
+        write_from: setup.write_from,
+        unwritten_max: setup.unwritten_max,
         tell: Box::new(move |announcement| {
             if index == 0 {
                 let _ = told.send(Event::Told(announcement));
@@ -209,7 +220,7 @@ impl Live {
     pub fn start(setup: Setup) -> Self {
         let (send, events) = mpsc::channel();
         let (mailbox, desk, crash) = (Mailbox::default(), Questions::default(), Arc::new(AtomicBool::new(false)));
-        let (workers, rules) = (setup.workers, setup.rules);
+        let workers = setup.workers;
         let (for_job, for_desk, to_crash) = (mailbox.clone(), desk.clone(), Arc::clone(&crash));
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
             let first = worker.index() == 0;
@@ -230,7 +241,7 @@ impl Live {
             }
         })
         .expect("workers start");
-        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules }
+        Self { events, mailbox, desk, crash, guards: Some(guards), workers }
     }
 
     pub fn next(&self) -> Event {
@@ -307,10 +318,20 @@ impl Live {
 
     /// Ends at once, as a crash would: nothing is flushed or finished.
     pub fn crash(mut self) {
-        self.crash.store(true, Ordering::Relaxed);
-        for joined in self.guards.take().expect("it runs").join() {
+        for joined in self.end() {
             joined.expect("no worker panics");
         }
-        let _ = self.rules;
+    }
+
+    fn end(&mut self) -> Vec<Result<(), String>> {
+        self.crash.store(true, Ordering::Relaxed);
+        self.guards.take().map(WorkerGuards::join).into_iter().flatten().collect()
+    }
+}
+
+/// So that a test that fails ends.
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.end();
     }
 }

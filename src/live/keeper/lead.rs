@@ -23,10 +23,11 @@ use dataflows::{
 
 use super::{
     Keeper, UnderWay, Word,
-    patience::{patiently, sink_patience, state_patience},
+    patience::{patiently, until_reached},
     whole_ms,
 };
 use crate::{
+    engine::reach::Reach,
     exit::{Exit, Failure},
     live::{
         input::Input,
@@ -40,6 +41,7 @@ use crate::{
 pub struct Lead {
     pub identity: Identity,
     pub letters: Box<dyn LetterSink>,
+    pub letters_reach: Reach,
     pub rules: Rules,
     /// Between two checkpoints.
     pub interval: Duration,
@@ -121,7 +123,8 @@ impl Lead {
         parts: Vec<StoredPart>,
         made: &UnderWay,
     ) -> Result<Committed, Failure> {
-        self.confirm_input(keeper).map_err(|failure| with_loss(failure, made))?;
+        // A log that was replaced while it was read must not be taken for the one before.
+        until_reached(&keeper.facts, || self.input.confirm()).map_err(|failure| with_loss(failure, made))?;
         let manifest = self.manifest(keeper.version(number), &parts, made)?;
         write_manifest(keeper, &manifest)?;
         let Manifest { version, frontier, watermark, .. } = manifest;
@@ -130,26 +133,10 @@ impl Lead {
         keeper.facts.set_last(CheckpointFacts { number, frontier, age_ms: 0, bytes, duration_ms });
         if let Some(sink) = keeper.sink.as_mut().filter(|_| keeper.write_from <= frontier) {
             let claim = Claim { history: self.identity.history, generation: version.generation, frontier };
-            patiently(&keeper.facts, sink_patience(), || sink.set_claim(&claim))?;
+            patiently(&keeper.facts, keeper.sink_reach, || sink.set_claim(&claim))?;
         }
         tracing::debug!(number, frontier, bytes, "checkpoint committed");
         Ok(Committed { version, frontier, watermark, parts })
-    }
-
-    /// A log that was replaced while it was read must not be taken for the one before.
-    fn confirm_input(&self, keeper: &Keeper) -> Result<(), Failure> {
-        loop {
-            match self.input.confirm() {
-                Err(failure) if failure.code == Exit::Unreachable => {
-                    keeper.facts.set_trouble(Some(format!("{:#}", failure.error)));
-                    tracing::warn!("the log can't be asked, so no checkpoint is made: trying again");
-                }
-                confirmed => {
-                    keeper.facts.set_trouble(None);
-                    return confirmed;
-                }
-            }
-        }
     }
 
     fn manifest(&self, version: Version, parts: &[StoredPart], made: &UnderWay) -> Result<Manifest, Failure> {
@@ -191,21 +178,14 @@ impl Lead {
             }
             let state = read_back(keeper, &part.info)?;
             if self.writes_for_all {
-                self.write_for_another(keeper, committed, &state)?;
+                let rows = rows::rows(&state, Which::Unwritten, committed.watermark, committed.frontier);
+                keeper.write(committed.version, committed.frontier, &rows)?;
             }
             news.extend(state.letters);
         }
         news.sort_unstable_by_key(|letter| (letter.partition, letter.offset));
         let letters = &mut self.letters;
-        patiently(&keeper.facts, sink_patience(), || letters.publish(committed.version, &news))
-    }
-
-    fn write_for_another(&self, keeper: &mut Keeper, committed: &Committed, state: &PartState) -> Result<(), Failure> {
-        let Some(sink) = keeper.sink.as_mut().filter(|_| keeper.write_from <= committed.frontier) else {
-            return Ok(());
-        };
-        let rows = rows::rows(state, Which::Unwritten, committed.watermark, committed.frontier);
-        patiently(&keeper.facts, sink_patience(), || sink.write(committed.version, &rows))
+        patiently(&keeper.facts, self.letters_reach, || letters.publish(committed.version, &news))
     }
 
     /// All is acknowledged: drops what is too old.
@@ -216,7 +196,7 @@ impl Lead {
         let versions: Vec<Version> = kept.iter().map(|(version, _)| *version).collect();
         let names: Vec<String> = kept.iter().flat_map(|(_, names)| names.clone()).collect();
         let checkpoints = &mut keeper.checkpoints;
-        patiently(&keeper.facts, state_patience(), || checkpoints.retain(&versions, &names))
+        patiently(&keeper.facts, Reach::Disk, || checkpoints.retain(&versions, &names))
     }
 }
 
@@ -236,8 +216,7 @@ fn with_loss(failure: Failure, made: &UnderWay) -> Failure {
 type Kept = VecDeque<(Version, Vec<String>)>;
 
 fn kept(keeper: &mut Keeper) -> Result<Kept, Failure> {
-    let unwritable = |error| Failure::new(Exit::StateUnwritable, anyhow::Error::new(error));
-    let versions = keeper.checkpoints.manifests().map_err(unwritable)?;
+    let versions = keeper.checkpoints.manifests().map_err(|error| Reach::Disk.failure(error))?;
     let mut kept = VecDeque::new();
     for version in versions {
         // One that can't be read is of no use, but it is not ours to drop before newer ones are made.
@@ -252,7 +231,7 @@ fn write_manifest(keeper: &mut Keeper, manifest: &Manifest) -> Result<(), Failur
     let bytes = manifest.encode();
     let (checkpoints, version) = (&mut keeper.checkpoints, manifest.version);
     let mut tried = false;
-    patiently(&keeper.facts, state_patience(), || match checkpoints.commit(version, &bytes) {
+    patiently(&keeper.facts, Reach::Disk, || match checkpoints.commit(version, &bytes) {
         // A try that failed may have created it all the same: then it is ours, to the byte.
         Err(StoreError::Taken { .. }) if tried && checkpoints.manifest(version).is_ok_and(|there| there == bytes) => {
             Ok(())
@@ -268,7 +247,7 @@ fn write_manifest(keeper: &mut Keeper, manifest: &Manifest) -> Result<(), Failur
 fn read_back(keeper: &mut Keeper, part: &PartInfo) -> Result<PartState, Failure> {
     let mut state = PartState::default();
     let checkpoints = &mut keeper.checkpoints;
-    patiently(&keeper.facts, state_patience(), || {
+    patiently(&keeper.facts, Reach::Disk, || {
         let bytes = checkpoints.part(&part.name)?;
         let damaged = |cause| StoreError::Failed { name: part.name.clone(), cause };
         if !part.matches(&bytes) {
