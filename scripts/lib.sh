@@ -18,7 +18,13 @@ need() {
 
 need_rust() {
     need cargo 'install Rust from https://rustup.rs, or the distribution'"'"'s rustup'
-    need cc 'install a C compiler, e.g. apt-get install gcc: zstd and mimalloc are C'
+    # zstd, mimalloc, librdkafka and AWS-LC are C.
+    provide 'a C compiler' build-essential command -v cc
+    provide make make command -v make
+    provide pkg-config pkg-config command -v pkg-config
+    provide perl perl command -v perl
+    provide 'OpenSSL for C' libssl-dev pkg-config --exists libssl
+    provide 'zlib for C' zlib1g-dev pkg-config --exists zlib
 }
 
 apt_install() {

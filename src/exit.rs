@@ -29,20 +29,21 @@ pub enum Exit {
 }
 
 impl Exit {
+    const ALL: [Self; 9] = [
+        Self::Done,
+        Self::Failed,
+        Self::Usage,
+        Self::InputReplaced,
+        Self::NoCheckpoint,
+        Self::Unreachable,
+        Self::Internal,
+        Self::StateUnwritable,
+        Self::OtherOwner,
+    ];
+
     /// The code with this number; one that is none of ours is a failure like any other.
     pub fn of(number: u8) -> Self {
-        const ALL: [Exit; 9] = [
-            Exit::Done,
-            Exit::Failed,
-            Exit::Usage,
-            Exit::InputReplaced,
-            Exit::NoCheckpoint,
-            Exit::Unreachable,
-            Exit::Internal,
-            Exit::StateUnwritable,
-            Exit::OtherOwner,
-        ];
-        ALL.into_iter().find(|exit| *exit as u8 == number).unwrap_or(Exit::Failed)
+        Self::ALL.into_iter().find(|exit| *exit as u8 == number).unwrap_or(Exit::Failed)
     }
 
     /// What to do next, for the reader of the error.
@@ -148,19 +149,9 @@ mod tests {
 
     #[test]
     fn the_codes_are_those_of_the_contract() {
-        let codes = [
-            Exit::Done,
-            Exit::Failed,
-            Exit::Usage,
-            Exit::InputReplaced,
-            Exit::NoCheckpoint,
-            Exit::Unreachable,
-            Exit::Internal,
-            Exit::StateUnwritable,
-            Exit::OtherOwner,
-        ]
-        .map(|exit| exit as u8);
-        assert_eq!(codes, [0, 1, 2, 65, 66, 69, 70, 73, 75]);
+        assert_eq!(Exit::ALL.map(|exit| exit as u8), [0, 1, 2, 65, 66, 69, 70, 73, 75]);
+        assert!(Exit::ALL.into_iter().all(|exit| Exit::of(exit as u8) == exit));
+        assert_eq!(Exit::of(3), Exit::Failed);
     }
 
     #[test]

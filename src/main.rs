@@ -28,6 +28,7 @@ mod produce;
 mod progress;
 mod service;
 mod supervise;
+mod token;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -35,6 +35,9 @@ const AWAY_AFTER: Duration = Duration::from_secs(10);
 /// By faults.md F9, it goes on within this when the brokers are back.
 const RESUMED_WITHIN: Duration = Duration::from_secs(15);
 
+/// By the contract, from SIGTERM to the end.
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);
+
 /// So many windows may wait in each process, at 64 bytes each.
 const BUFFER: (&str, u64) = ("64KiB", 1024);
 
@@ -100,7 +103,7 @@ fn while_the_broker_is_away_queries_are_answered_and_events_refused_and_it_goes_
 }
 
 #[test]
-fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_nothing_is_lost() {
+fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_it_stops_in_time_and_nothing_is_lost() {
     let mut cassandra = Cassandra::start();
     let place = Place::on(&servers::shared_kafka(), cassandra.address(), "buffer");
     let folder = tempfile::tempdir().unwrap();
@@ -147,6 +150,18 @@ fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_nothing_is_los
     server.client.wait_until_visible(&[6_000; PARTITIONS as usize], RETURNED_WITHIN);
     wait_for("it is ready", SOON, || server.client.is_ready().then_some(()));
     println!("all is read {:?} after its return", back.elapsed());
+
+    cassandra.stop_signal();
+    feed(&windows(6_000..6_100));
+    server.client.wait_until_visible(&[6_100; PARTITIONS as usize], SOON);
+    let told = Instant::now();
+    server.stop();
+    println!("it stopped in {:?} with rows that cassandra does not take", told.elapsed());
+    assert!(told.elapsed() < STOPPED_WITHIN);
+    cassandra.continue_signal();
+
+    let server = run.start();
+    server.client.wait_until_visible(&[6_100; PARTITIONS as usize], SOON);
     let truth = KafkaTruth::of(&place);
     truth.assert_served(&server);
     server.stop();

@@ -2,7 +2,6 @@
 
 use std::{io, time::Duration};
 
-use anyhow::Context as _;
 use chrono::{DateTime, SecondsFormat};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Deserialize;
@@ -10,8 +9,9 @@ use serde::Deserialize;
 use crate::{
     cli::{PrintAs, QueryArgs},
     commands,
-    exit::{Exit, Failure, OrExit as _},
+    exit::{Exit, Failure},
     http::percent,
+    token,
 };
 
 /// Longer than a server waits for an `after`.
@@ -74,14 +74,8 @@ impl QueryError {
 
 /// Asks and prints the answer.
 pub fn run(args: &QueryArgs) -> Result<(), Failure> {
-    let token = match &args.server.token_file {
-        Some(path) => {
-            let read = std::fs::read_to_string(path);
-            Some(read.with_context(|| format!("reading the token file {}", path.display())).or_exit(Exit::Usage)?)
-        }
-        None => None,
-    };
-    let text = query(args, token.as_deref().map(str::trim)).map_err(|error| Failure::new(error.exit(), error))?;
+    let token = args.server.token_file.as_deref().map(token::read).transpose()?;
+    let text = query(args, token.as_deref()).map_err(|error| Failure::new(error.exit(), error))?;
     commands::print(&text)
 }
 

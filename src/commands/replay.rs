@@ -26,7 +26,7 @@ use dataflows::{
     identity::IdKey,
     lane::Ended,
     ledger::Ledger,
-    port::{Claim, CountRow, CountSink, PartitionId, Version},
+    port::{Claim, CountRow, CountSink, PartitionId, SourceError, Version},
     tally::WorkerEnd,
     time::{MINUTE_MS, Minute},
 };
@@ -98,32 +98,31 @@ impl Input {
     /// The log as it is now; what is appended from here on is not read.
     fn log(dir: &Path) -> Result<Self, Failure> {
         let log = Log::open_read_only(dir).map_err(log_failure)?;
-        let (firsts, ends) = (log.first_offsets(), log.end_offsets());
-        let mut readers = Vec::new();
-        for (partition, (first, end)) in (0..).zip(firsts.into_iter().zip(&ends)) {
-            eprintln!("partition {partition}: offsets {first} to {end}");
-            let reader = log.reader_until(PartitionId(partition), first, *end).map_err(engine::source_failure)?;
-            readers.push((end - first, Box::new(reader) as SendReader));
-        }
-        let total = readers.iter().map(|(records, _)| records).sum();
-        Ok(Self { readers, ended: Ended::ForNow, total, progress: Arc::default(), unit: "records" })
+        let offsets: Vec<_> = log.first_offsets().into_iter().zip(log.end_offsets()).collect();
+        Self::up_to(&offsets, |partition, first, end| Ok(Box::new(log.reader_until(partition, first, end)?)))
     }
-}
 
-#[cfg(feature = "kafka")]
-impl Input {
     /// The topic as it is now, from its first records on; what is produced from here on is not read.
+    #[cfg(feature = "kafka")]
     fn kafka(settings: &Settings, topic: &str) -> Result<Self, Failure> {
         use connectors::kafka::{Settings as Kafka, Topic};
 
         let kafka = Kafka { topic: topic.to_owned(), ..engine::kafka::settings_of(&settings.kafka) };
         let patience = Duration::from_millis(settings.cluster.patience_ms);
         let topic = Topic::open(&kafka, None, patience).map_err(engine::kafka::failure)?;
+        let offsets = topic.offsets().map_err(engine::kafka::failure)?;
+        Self::up_to(&offsets, |partition, first, end| Ok(Box::new(topic.reader_until(partition, first, end)?)))
+    }
+
+    /// A log up to these ends.
+    fn up_to(
+        offsets: &[(u64, u64)],
+        open: impl Fn(PartitionId, u64, u64) -> Result<SendReader, SourceError>,
+    ) -> Result<Self, Failure> {
         let mut readers = Vec::new();
-        for (partition, (first, end)) in (0..).zip(topic.offsets().map_err(engine::kafka::failure)?) {
-            eprintln!("partition {partition}: offsets {first} to {end}");
-            let reader = topic.reader_until(PartitionId(partition), first, end).map_err(engine::source_failure)?;
-            readers.push((end - first, Box::new(reader) as SendReader));
+        for (partition, (first, end)) in (0..).map(PartitionId).zip(offsets) {
+            eprintln!("partition {}: offsets {first} to {end}", partition.0);
+            readers.push((end - first, open(partition, *first, *end).map_err(engine::source_failure)?));
         }
         let total = readers.iter().map(|(records, _)| records).sum();
         Ok(Self { readers, ended: Ended::ForNow, total, progress: Arc::default(), unit: "records" })

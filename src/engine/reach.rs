@@ -71,8 +71,8 @@ mod tests {
         let unanswered = || SinkError::Unanswered { sink: sink.clone(), what: what.clone(), cause: "?".into() };
         let fenced = || SinkError::Fenced { sink: sink.clone(), what: what.clone() };
         // error | on a disk: at once, in the end | of a server: at once, in the end
-        type Make<'a> = &'a dyn Fn() -> SinkError;
-        let rows: [(Make<'_>, [(Option<Exit>, Exit); 2]); 3] = [
+        type Row<'a> = (&'a dyn Fn() -> SinkError, [(Option<Exit>, Exit); 2]);
+        let rows: [Row<'_>; 3] = [
             (&refused, [(None, Exit::StateUnwritable), (Some(Exit::Unreachable), Exit::Unreachable)]),
             (&unanswered, [(None, Exit::StateUnwritable), (None, Exit::Unreachable)]),
             (&fenced, [(Some(Exit::OtherOwner), Exit::OtherOwner), (Some(Exit::OtherOwner), Exit::OtherOwner)]),

@@ -7,7 +7,7 @@ mod auth;
 mod body;
 mod events;
 mod metrics;
-pub mod params;
+mod params;
 pub mod percent;
 mod problem;
 mod server;
@@ -29,8 +29,8 @@ use warp::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 
-pub use self::server::serve;
 use self::{metrics::Metrics, problem::Problem};
+pub use self::{params::Token, server::serve};
 use crate::service::{EventCheck, Ingest, Queries, StatusSource};
 
 type Response = warp::reply::Response;

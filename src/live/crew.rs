@@ -41,7 +41,7 @@ const OPENED_AT_ONCE: usize = 16;
 /// What the workers of a process share.
 pub struct Crew {
     pub place: Place,
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub start: Arc<Start>,
     pub retain_ms: u64,
     /// Of each worker.
@@ -95,7 +95,7 @@ impl Crew {
         // An error means that the keeper has ended, and the process with it.
         let tell = |words: &Sender<Word>, word| drop(words.send(word));
         let replies = Arc::clone(&self.shelf);
-        let (plan, input) = (self.plan.clone(), Arc::clone(&self.input));
+        let (plan, input) = (Arc::clone(&self.plan), Arc::clone(&self.input));
         Job {
             decode: JsonEvents,
             rules: self.plan.rules,

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use dataflows::{
     announce::PartitionState,
     port::{PartitionId, PartitionReader, SourceError},
@@ -16,9 +15,10 @@ use super::{
 use crate::{
     config::HttpSettings,
     engine::SendReader,
-    exit::{Exit, Failure, OrExit as _},
-    http::params::Token,
+    exit::Failure,
+    http::Token,
     service::{BoxFuture, Entry, Ingest, IngestError},
+    token,
 };
 
 /// How long the first process has to make events durable.
@@ -44,15 +44,7 @@ impl Forward {
     /// To the first process of this one's cluster.
     pub fn to_first(http: &HttpSettings, place: &Place) -> Result<Self, Failure> {
         let url = format!("http://{}/v1/events", place.first_http(http.listen));
-        let authorization = match &http.token_file {
-            None => None,
-            Some(path) => {
-                let token = std::fs::read_to_string(path)
-                    .with_context(|| format!("reading the token file {}", path.display()))
-                    .or_exit(Exit::Usage)?;
-                Some(format!("Bearer {}", token.trim()))
-            }
-        };
+        let authorization = token::authorization(http.token_file.as_deref())?;
         let agent = ureq::Agent::new_with_config(
             ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build(),
         );

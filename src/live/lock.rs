@@ -1,13 +1,12 @@
 //! One job a data folder, and one supervisor: advisory locks, gone with their process.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
 use anyhow::{Context as _, anyhow};
-use rustix::fs::{FlockOperation, flock};
 
 use crate::exit::{Exit, Failure, OrExit as _};
 
@@ -46,11 +45,13 @@ impl DataLock {
             .open(&path)
             .with_context(|| format!("opening {}", path.display()))
             .or_exit(Exit::StateUnwritable)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            rustix::io::Errno::WOULDBLOCK => {
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
                 Failure::new(Exit::OtherOwner, anyhow!("the data folder {} belongs to another process", dir.display()))
             }
-            error => Failure::new(Exit::StateUnwritable, anyhow!(error).context(format!("locking {}", path.display()))),
+            TryLockError::Error(error) => {
+                Failure::new(Exit::StateUnwritable, anyhow!(error).context(format!("locking {}", path.display())))
+            }
         })?;
         Ok(Self(file))
     }

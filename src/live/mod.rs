@@ -56,6 +56,7 @@ use crate::{
     exit::{Exit, Failure, OrExit as _},
     http,
     service::CheckpointFacts,
+    token,
 };
 
 /// By contract a stop takes 10 s at the most. What is not durable by then is as after a crash: read or written again.
@@ -146,7 +147,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         // Longer than what may be asked, so that no announced frontier is merged while it is asked for.
         retain_ms: settings.index.as_of_ms + plan.rules.alignment_ms,
         unwritten_max: unwritten_max(settings, place),
-        plan,
+        plan: Arc::new(plan),
         input: Arc::clone(&input),
         desk,
         shelf: Arc::clone(&shelf),
@@ -214,27 +215,16 @@ fn http_state(
         input: Arc::clone(&opened.input),
         generation: opened.plan.identity.generation,
     };
+    let token = settings.http.token_file.as_deref().map(token::read).transpose()?;
     let asked = http::Asked {
         queries: Arc::clone(shelf) as _,
         ingest: opened.input.door(),
         check: Arc::new(JsonCheck),
         status: Arc::new(health),
-        token_sha256: token_sha256(&settings.http)?,
+        token_sha256: token.map(|token| Sha256::digest(token).into()),
         limits: limits(&settings.http),
     };
     Ok(http::State::new(asked, Registry::default()))
-}
-
-fn token_sha256(settings: &HttpSettings) -> Result<Option<[u8; 32]>, Failure> {
-    let Some(path) = &settings.token_file else { return Ok(None) };
-    let token = std::fs::read(path)
-        .with_context(|| format!("reading the token file {}", path.display()))
-        .or_exit(Exit::Usage)?;
-    let token = token.trim_ascii();
-    if token.is_empty() {
-        return Err(Failure::usage(format!("the token file {} is empty", path.display())));
-    }
-    Ok(Some(Sha256::digest(token).into()))
 }
 
 fn limits(settings: &HttpSettings) -> http::Limits {

@@ -228,12 +228,11 @@ fn same_log(input: &dyn Input, manifest: &Manifest) -> Result<(), Failure> {
 /// The partitions of a checkpoint, and those that were added since: these begin at their first record, and what is final
 /// by now stays so.
 fn all_partitions(mut known: Partitions, offsets: &[Offsets], rules: &Rules) -> Partitions {
-    let is_fresh = known.0.is_empty();
-    let floor = known.least_clock().filter(|_| !is_fresh);
+    let (is_fresh, watermark) = (known.0.is_empty(), known.watermark(rules));
+    let floor = known.least_clock();
     for (partition, (first, _)) in (0..).map(PartitionId).zip(offsets) {
         known.0.entry(partition).or_insert_with(|| {
             if !is_fresh {
-                let watermark = floor.map_or(0, |floor| floor.saturating_sub(rules.lateness_ms));
                 tracing::info!(partition = partition.0, watermark, "a partition was added since the checkpoint");
             }
             PartitionState {

@@ -20,6 +20,7 @@ use super::{Line, Target};
 use crate::{
     cli::Server,
     exit::{Exit, Failure},
+    token,
 };
 
 /// Lines of a batch.
@@ -90,14 +91,7 @@ enum Outcome {
 impl HttpTarget {
     pub fn new(server: &Server, give_up_after_ms: u64, rate: Option<f64>) -> Result<Self, Failure> {
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_WITHIN)).build();
-        let authorization = match &server.token_file {
-            None => None,
-            Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
-                let text = text.map_err(|error| Failure::new(Exit::Usage, error))?;
-                Some(format!("Bearer {}", text.lines().next().unwrap_or_default().trim()))
-            }
-        };
+        let authorization = token::authorization(server.token_file.as_deref())?;
         let batch_lines = rate.map_or(BATCH_LINES_MAX, |rate| ((rate * LINGER_S) as usize).clamp(1, BATCH_LINES_MAX));
         Ok(Self {
             agent: config.into(),

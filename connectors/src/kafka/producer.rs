@@ -116,7 +116,7 @@ impl Producer {
 
     /// Produces batch after batch, each as soon as there is room for it.
     pub fn feed(&self) -> Feed {
-        Feed { producer: self.clone(), outcome: Arc::new(Mutex::new(Ok(BTreeMap::new()))) }
+        Feed { producer: self.clone(), so_far: Arc::default() }
     }
 
     /// The client, made anew where it is of no use any more: brokers that lost what they had acknowledged, say.
@@ -189,11 +189,6 @@ impl Queued {
         *queued.unwrap_or_else(|poisoned| poisoned.into_inner()) += bytes;
     }
 
-    fn wait_until_empty(&self) {
-        let queued = self.less.wait_while(lock(&self.bytes), |queued| *queued != 0);
-        drop(queued.unwrap_or_else(|poisoned| poisoned.into_inner()));
-    }
-
     fn release(&self, bytes: usize) {
         *lock(&self.bytes) -= bytes;
         self.less.notify_all();
@@ -236,8 +231,9 @@ impl Waiting {
                 None => Ok(std::mem::take(&mut state.places).into_iter().collect()),
             };
             drop(state);
-            done(outcome);
+            // First there is room again: whoever hears that a batch is over may send the next.
             self.queued.release(self.bytes);
+            done(outcome);
         }
     }
 }
@@ -278,38 +274,67 @@ impl ProducerContext for Deliveries {
 /// Produces many batches from one thread, waiting where there is no room.
 pub struct Feed {
     producer: Producer,
-    outcome: Arc<Mutex<Result<BTreeMap<PartitionId, u64>, ProduceError>>>,
+    so_far: Arc<SoFar>,
+}
+
+/// What became of a feed's batches.
+#[derive(Default)]
+struct SoFar {
+    told: Mutex<Told>,
+    less: Condvar,
+}
+
+#[derive(Default)]
+struct Told {
+    under_way: usize,
+    places: BTreeMap<PartitionId, u64>,
+    /// The first one.
+    error: Option<ProduceError>,
+}
+
+impl SoFar {
+    fn batch_is_over(&self, outcome: Result<Places, ProduceError>) {
+        let mut told = lock(&self.told);
+        told.under_way -= 1;
+        match outcome {
+            Ok(places) => {
+                for (partition, next) in places {
+                    let known = told.places.entry(partition).or_default();
+                    *known = (*known).max(next);
+                }
+            }
+            Err(error) => {
+                told.error.get_or_insert(error);
+            }
+        }
+        self.less.notify_all();
+    }
 }
 
 impl Feed {
     /// Sends a batch when there is room; fails with the first error of the batches before.
     pub fn put(&mut self, batch: &[(Vec<u8>, Vec<u8>)]) -> Result<(), ProduceError> {
-        lock(&self.outcome).as_ref().map_err(Clone::clone)?;
+        let mut told = lock(&self.so_far.told);
+        if let Some(error) = &told.error {
+            return Err(error.clone());
+        }
+        told.under_way += 1;
+        drop(told);
         let bytes = batch_bytes(batch);
         self.producer.queued.reserve_or_wait(bytes, self.producer.queued_bytes_max);
-        let outcome = Arc::clone(&self.outcome);
-        let done = move |places: Result<Places, ProduceError>| {
-            let mut outcome = lock(&outcome);
-            match (&mut *outcome, places) {
-                (Ok(all), Ok(places)) => {
-                    for (partition, next) in places {
-                        let known = all.entry(partition).or_default();
-                        *known = (*known).max(next);
-                    }
-                }
-                (Ok(_), Err(error)) => *outcome = Err(error),
-                (Err(_), _) => {}
-            }
-        };
-        self.producer.enqueue(batch, bytes, Box::new(done));
+        let so_far = Arc::clone(&self.so_far);
+        self.producer.enqueue(batch, bytes, Box::new(move |outcome| so_far.batch_is_over(outcome)));
         Ok(())
     }
 
     /// Waits until all is acknowledged; where it went, as for one batch.
     pub fn finish(self) -> Result<Places, ProduceError> {
-        self.producer.queued.wait_until_empty();
-        let outcome = lock(&self.outcome);
-        outcome.as_ref().map(|places| places.clone().into_iter().collect()).map_err(Clone::clone)
+        let told = self.so_far.less.wait_while(lock(&self.so_far.told), |told| told.under_way != 0);
+        let mut told = told.unwrap_or_else(|poisoned| poisoned.into_inner());
+        match told.error.take() {
+            Some(error) => Err(error),
+            None => Ok(std::mem::take(&mut told.places).into_iter().collect()),
+        }
     }
 }
 

@@ -79,8 +79,9 @@ impl Listener {
             Purpose::Data => Ok(()),
         })?;
         let mut links = Gathered::new(self.place.processes());
-        links.gather(&calls, deadline, |links| links.pulses_missing(1..self.place.processes()))?;
-        links.gather(&calls, deadline, |links| links.data_missing(1..self.place.processes()))?;
+        let others = 1..self.place.processes();
+        links.gather(&calls, deadline, |links| missing(&links.pulses, others.clone()))?;
+        links.gather(&calls, deadline, |links| missing(&links.data, others.clone()))?;
         links.finish()
     }
 
@@ -100,7 +101,7 @@ impl Listener {
             links.data[process] = Some(stream);
         }
         let later = self.place.process + 1..self.place.processes();
-        links.gather(&calls, deadline, |links| links.data_missing(later.clone()))?;
+        links.gather(&calls, deadline, |links| missing(&links.data, later.clone()))?;
         Ok((plan, links.finish()?))
     }
 
@@ -256,14 +257,6 @@ impl Gathered {
         Self { data: none(), pulses: none() }
     }
 
-    fn data_missing(&self, processes: std::ops::Range<usize>) -> Option<usize> {
-        processes.into_iter().find(|process| self.data[*process].is_none())
-    }
-
-    fn pulses_missing(&self, processes: std::ops::Range<usize>) -> Option<usize> {
-        processes.into_iter().find(|process| self.pulses[*process].is_none())
-    }
-
     /// Takes calls until nobody is missing.
     fn gather(
         &mut self,
@@ -301,4 +294,8 @@ impl Gathered {
         let pulse = Pulse::start(pulses).context("starting the heartbeats").or_exit(Exit::Internal)?;
         Ok(Links { data: self.data, pulse })
     }
+}
+/// The first of these processes that there is no link to.
+fn missing(links: &[Option<TcpStream>], mut processes: std::ops::Range<usize>) -> Option<usize> {
+    processes.find(|process| links[*process].is_none())
 }

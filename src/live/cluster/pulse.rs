@@ -97,9 +97,7 @@ impl Pulse {
 
 fn failed_frame(failure: &Failure) -> Vec<u8> {
     let mut reason = format!("{:#}", failure.error);
-    while usize::from(u16::MAX) < reason.len() {
-        reason.pop();
-    }
+    reason.truncate(reason.floor_char_boundary(usize::from(u16::MAX)));
     let mut frame = vec![FAILED, failure.code as u8];
     frame.extend((reason.len() as u16).to_le_bytes());
     frame.extend(reason.as_bytes());
