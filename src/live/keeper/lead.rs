@@ -198,14 +198,17 @@ impl Lead {
         if keeper.write_from <= manifest.frontier {
             self.acknowledged = manifest.version;
         }
-        self.chain.merge_where_worthwhile(&manifest, self.acknowledged, &keeper.rules);
-        kept.push_back((manifest.version, manifest.parts.into_iter().map(|part| part.name).collect()));
+        kept.push_back((manifest.version, manifest.parts.iter().map(|part| part.name.clone()).collect()));
         drop_old(kept, self.keep);
-        let versions: Vec<Version> = kept.iter().map(|(version, _)| *version).collect();
-        let names = kept.iter().flat_map(|(_, names)| names.clone()).chain(self.chain.in_the_making());
-        let names: Vec<String> = names.collect();
-        let checkpoints = &mut keeper.checkpoints;
-        patiently(&keeper.facts, Reach::Disk, || checkpoints.retain(&versions, &names))
+        // What is being merged is no leftover, though no checkpoint names it.
+        if !self.chain.is_merging() {
+            let versions: Vec<Version> = kept.iter().map(|(version, _)| *version).collect();
+            let names: Vec<String> = kept.iter().flat_map(|(_, names)| names.clone()).collect();
+            let checkpoints = &mut keeper.checkpoints;
+            patiently(&keeper.facts, Reach::Disk, || checkpoints.retain(&versions, &names))?;
+        }
+        self.chain.merge_where_worthwhile(&manifest, self.acknowledged, &keeper.rules);
+        Ok(())
     }
 }
 
