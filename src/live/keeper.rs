@@ -69,7 +69,6 @@ pub struct Keeper {
 #[derive(Default)]
 struct UnderWay {
     cuts: Vec<WorkerCut>,
-    bytes: u64,
     since: Option<Instant>,
 }
 
@@ -112,7 +111,8 @@ impl Keeper {
         under_way.since.get_or_insert_with(Instant::now);
         let name = format!("{:020}-{:020}.w{:04}.part", self.generation, cut.number, cut.worker);
         let bytes = cut.part.encode();
-        under_way.bytes += bytes.len() as u64;
+        let (number, worker, paused_ms) = (cut.number, cut.worker, cut.paused_ms);
+        tracing::debug!(number, worker, paused_ms, bytes = bytes.len(), "a worker was cut");
         let checkpoints = &mut self.checkpoints;
         patiently(&self.facts, Reach::Disk, || checkpoints.put_part(&name, &bytes))?;
         let part = StoredPart {
