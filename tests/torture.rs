@@ -109,12 +109,11 @@ fn torture(schedule: &Schedule, load: Load, minutes: f64, folder: &std::path::Pa
 
     let seen = &mut arena.seen;
     seen.recovered.sort_unstable();
-    let (median, worst) = (seen.recovered.get(seen.recovered.len() / 2), seen.recovered.last());
+    let recovered = |after: Option<&Duration>| after.map_or("never".to_owned(), |after| format!("{after:.1?}"));
+    let (median, worst) = (recovered(seen.recovered.get(seen.recovered.len() / 2)), recovered(seen.recovered.last()));
     println!("faults: {} {by_kind:?}", seen.faults);
-    println!(
-        "starts: {}, {} records read again; recovered after {median:.1?} (median), {worst:.1?} (worst)",
-        seen.starts, seen.read_again
-    );
+    println!("starts: {}, {} records read again", seen.starts, seen.read_again);
+    println!("recovered after {median} (median), {worst} (worst)");
     println!("memory: {} MiB at the most, of all processes; {:.1} minutes in all", seen.memory_mib_max, log.minutes());
     println!("rows: {}, ledger: {ledger:?}", truth.truth.outcome.counts.len());
     wrong

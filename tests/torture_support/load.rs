@@ -23,7 +23,7 @@ const STREAM_MINUTES: f64 = 10.0;
 const RECORDS_MAX: f64 = 3_000_000.0;
 
 /// Of what two slow cores read, count, write and compare beside Kafka and Cassandra.
-const RATE: f64 = 3_000.0;
+const RATE: f64 = 2_000.0;
 
 /// How much is sent.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Which faults come, to whom, and how long: drawn from the seed before anything runs, so that timing has no part in it.
 //!
-//! Kinds come in rounds: each once, shuffled. So a short run has had all of them, and a longer one with the same seed begins
-//! like the shorter.
+//! Kinds come in rounds: each once, shuffled. So none is long in coming, and a longer run with the same seed begins
+//! like a shorter one.
 
 use std::{fmt, time::Duration};
 
