@@ -13,7 +13,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -66,7 +66,7 @@ fn whatever_a_seed_does_to_processes_and_servers_all_comes_to_what_the_oracle_sa
 }
 
 /// Gives what differs.
-fn torture(schedule: &Schedule, load: Load, minutes: f64, folder: &std::path::Path) -> Vec<&'static str> {
+fn torture(schedule: &Schedule, load: Load, minutes: f64, folder: &Path) -> Vec<String> {
     fs::create_dir_all(folder).unwrap();
     let log = Log::begin();
     let mut arena = Arena::start(folder, schedule.first, PARTITIONS, log);
@@ -90,16 +90,17 @@ fn torture(schedule: &Schedule, load: Load, minutes: f64, folder: &std::path::Pa
     log.say(format_args!("the oracle: {ledger:?}"));
 
     let mut wrong = Vec::new();
-    let mut check = |what, check: &mut dyn FnMut()| {
+    let mut check = |what: &str, check: &mut dyn FnMut()| {
         let same = catch_unwind(AssertUnwindSafe(check)).is_ok();
         log.say(format_args!("{what}: {}", if same { "the same" } else { "NOT the same" }));
         if !same {
-            wrong.push(what);
+            wrong.push(what.to_owned());
         }
     };
     check("as many records as were sent", &mut || assert_eq!(ledger.read, feed.sent()));
-    for client in arena.server().clients.clone() {
-        check("what a process answers", &mut || truth.assert_served_by(&client, COMPARED_WITHIN));
+    for (process, client) in arena.server().clients.clone().into_iter().enumerate() {
+        check(&format!("the ledgers of process {process}"), &mut || truth.assert_status(&client, COMPARED_WITHIN));
+        check(&format!("the answers of process {process}"), &mut || truth.truth.assert_index(&client));
     }
     check("the last stop", &mut || arena.stop());
     check("the rows in Cassandra", &mut || truth.assert_rows());

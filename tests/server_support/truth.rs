@@ -29,6 +29,7 @@ pub struct KafkaTruth {
 }
 
 /// A record that is not counted, as its letter has it.
+#[derive(Debug)]
 struct Refused {
     verdict: Verdict,
     key: Option<Vec<u8>>,
@@ -82,15 +83,17 @@ impl KafkaTruth {
     /// Every process has the status and the index that the oracle says.
     #[track_caller]
     pub fn assert_served(&self, server: &Server) {
-        server.clients.iter().for_each(|client| self.assert_served_by(client, SOON));
+        for client in &server.clients {
+            self.assert_status(client, SOON);
+            self.truth.assert_index(client);
+        }
     }
 
-    /// One process has, as soon as everything is visible.
+    /// One process has the offsets, clocks and ledgers, as soon as everything is visible.
     #[track_caller]
-    pub fn assert_served_by(&self, client: &Client, within: Duration) {
+    pub fn assert_status(&self, client: &Client, within: Duration) {
         let status = client.wait_until_visible(&self.log.ends, within);
         self.truth.assert_status_at(&status, &self.log.ends);
-        self.truth.assert_index(client);
     }
 
     /// The rows of a job that has ended.
@@ -116,18 +119,21 @@ impl KafkaTruth {
         let mut missing: BTreeMap<(u64, u64), &Refused> =
             self.refused.iter().map(|(place, refused)| (*place, refused)).collect();
         let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
+        let mut wrong = Vec::new();
         outside::letters_each(&self.place, |letter| {
-            assert_eq!(letter["source"]["topic"], *self.place.topic, "{letter}");
             let number = |field: &str| letter["source"][field].as_u64().expect("a letter says where");
             let place = (number("partition"), number("offset"));
-            let Some(refused) = missing.remove(&place) else {
-                panic!("{place:?} is not refused, or is there twice: {letter}");
+            let fault = match missing.remove(&place) {
+                _ if letter["source"]["topic"] != *self.place.topic => Some("is of another topic".to_owned()),
+                None => Some("is not refused, or is there twice".to_owned()),
+                Some(refused) => refused.differs(&letter),
             };
-            refused.assert_is(&letter);
+            wrong.extend(fault.map(|fault| format!("{place:?} {fault}: {letter}")));
             *by_reason.entry(letter["reason"].as_str().expect("a word").to_owned()).or_default() += 1;
         });
-        let first = missing.iter().next().map(|(place, refused)| (place, refused.verdict));
-        assert!(missing.is_empty(), "{} letters are missing, the first: {first:?}", missing.len());
+        wrong.extend(missing.iter().map(|(place, refused)| format!("{place:?} is missing: {:?}", refused.verdict)));
+        let first = &wrong[..wrong.len().min(compare::FIRST_ROWS)];
+        assert!(wrong.is_empty(), "{} letters are wrong or missing:\n{}", wrong.len(), first.join("\n"));
         println!("dead letters: {by_reason:?}");
     }
 
@@ -171,8 +177,8 @@ fn replay(from: &str, folder: &Path, server_env: &[(String, String)], within: Du
 }
 
 impl Refused {
-    #[track_caller]
-    fn assert_is(&self, letter: &Value) {
+    /// Which field of its letter is not as it must be.
+    fn differs(&self, letter: &Value) -> Option<String> {
         let reason = match self.verdict {
             Verdict::Counted | Verdict::Duplicate => unreachable!("they have no letter"),
             Verdict::Late => "late",
@@ -180,10 +186,14 @@ impl Refused {
             Verdict::Malformed(_) => "malformed",
             Verdict::Oversize => "oversize",
         };
-        assert_eq!(letter["reason"], reason, "{letter}");
-        assert_eq!(bytes(letter, "payload").as_ref(), Some(&self.payload), "{letter}");
-        assert_eq!(bytes(letter, "key"), self.key, "{letter}");
-        assert_eq!(letter["received_at"].as_u64(), self.append_time_ms, "{letter}");
+        let fields = [
+            ("reason", letter["reason"] == reason),
+            ("payload", bytes(letter, "payload").as_ref() == Some(&self.payload)),
+            ("key", bytes(letter, "key") == self.key),
+            ("received_at", letter["received_at"].as_u64() == self.append_time_ms),
+        ];
+        let wrong = fields.into_iter().find(|(_, is_right)| !is_right);
+        wrong.map(|(field, _)| format!("has another {field} than {self:?}"))
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
         Ended, Run, Server,
         client::Client,
         cluster::{is_alive, signal},
+        free_ports,
     },
     server_support::{Place, feed::Feed, outside},
 };
@@ -108,7 +109,7 @@ impl Arena {
     /// One step of the schedule: the fault, from its begin to its end, and the recovery from it.
     pub fn suffer(&mut self, number: usize, step: &Step, feed: &Feed) {
         thread::sleep(step.pause);
-        let wants_order = matches!(step.fault, Fault::Damage { .. } | Fault::Unwritable { .. });
+        let wants_order = matches!(step.fault, Fault::Zombie { .. } | Fault::Damage { .. } | Fault::Unwritable { .. });
         if wants_order && !self.settled {
             self.recover(self.newest, feed);
         }
@@ -228,21 +229,42 @@ impl Arena {
         }
     }
 
-    /// The stopped one holds neither the folder's lock nor a port that the next start wants, and does not know of its end.
+    /// Each process by itself, as on several machines, since the kernel ends a stopped one with its supervisor. The stopped one
+    /// has neither the folder's lock nor a port that the next start wants, and knows nothing of that.
     fn replace_a_stopped_one(&mut self, process: u16, lasting: Duration, feed: &Feed) {
-        let pid = self.server().pids().get(usize::from(process)).copied();
-        let Some(frozen) = pid.and_then(|pid| Frozen::make(pid, &self.data_dir())) else {
-            return self.log.say("it was gone before");
-        };
-        let former = self.leave_alone(Some(frozen.pid));
+        self.terminate();
+        let mut members = self.members();
+        let before = self.newest;
+        self.wait("the processes have made a checkpoint by themselves", RECOVERED_WITHIN, |arena| {
+            arena.newest = members.iter().flat_map(|member| member.client.try_checkpoint()).fold(before, u64::max);
+            (before < arena.newest || feed.is_over()) && members.iter().all(Server::is_ready)
+        });
+        self.tell_starts_of(&members[0]);
+        let mut zombie = members.remove(usize::from(process));
+        let frozen = Frozen::make(Pid::from_raw(zombie.pid().cast_signed()).expect("it runs"), &self.data_dir());
+        members.into_iter().for_each(|member| self.keep(&member.kill()));
         self.begin();
         self.recover(self.newest, feed);
         thread::sleep(lasting);
-        let (pid, is_there) = (frozen.pid, is_alive(frozen.pid));
-        assert!(is_there, "nobody is there to kill it");
+        assert!(zombie.is_running(), "nobody is there to kill it");
         drop(frozen);
-        self.wait("the zombie ends", ORPHANED, |_| !is_alive(pid));
-        self.keep(&former.kill());
+        self.wait("the zombie ends", ORPHANED, |_| !zombie.is_running());
+        let ended = zombie.kill();
+        let last = ended.stderr.lines().last().unwrap_or_default();
+        self.log.say(format_args!("the zombie has ended with {:?}: {last}", ended.code));
+        assert_ne!(ended.code, Some(0), "{ended}");
+        self.keep(&ended);
+    }
+
+    /// Starts all processes without a supervisor.
+    fn members(&mut self) -> Vec<Server> {
+        self.told = 0;
+        let (hosts, first) = (self.folder.join("hosts"), free_ports(self.layout.processes));
+        let ports = first..first + self.layout.processes;
+        let lines: String = ports.map(|port| format!("127.0.0.1:{port}\n")).collect();
+        fs::write(&hosts, lines).expect("the folder is ours");
+        let run = self.run();
+        (0..self.layout.processes).map(|process| run.clone().member(process, &hosts).begin()).collect()
     }
 
     /// Starts the job; it may take a while to become ready.
@@ -262,22 +284,15 @@ impl Arena {
     }
 
     fn kill_supervisor(&mut self) {
-        let server = self.leave_alone(None);
-        self.keep(&server.kill());
-    }
-
-    /// Kills the supervisor, and waits until no process is left but one. What is left is to be reaped after that one: its
-    /// output ends with its last process.
-    fn leave_alone(&mut self, but: Option<Pid>) -> Server {
         let mut server = self.server.take().expect("it was started");
         self.tell_starts_of(&server);
         server.signal(Signal::KILL);
         let killed = Instant::now();
         self.wait("the supervisor is gone", ORPHANED, |_| !server.is_running());
         let pids = server.pids();
-        self.wait("no orphan is left", ORPHANED, |_| !pids.iter().any(|pid| Some(*pid) != but && is_alive(*pid)));
+        self.wait("no orphan is left", ORPHANED, |_| !pids.iter().any(|pid| is_alive(*pid)));
         self.log.say(format_args!("the supervisor and its processes were gone after {:.1?}", killed.elapsed()));
-        server
+        self.keep(&server.kill());
     }
 
     /// Stops the job for good.

@@ -73,7 +73,7 @@ pub enum Fault {
         lasting: Duration,
     },
     KillSupervisor,
-    /// One process stops, its supervisor is killed, and it goes on when another start has long replaced it.
+    /// One process stops, the others are killed, and it goes on when another start has long replaced all of them.
     Zombie {
         process: u16,
         lasting: Duration,
