@@ -12,16 +12,16 @@ use crate::live_support::tidemark;
 
 /// A checkpoint that is there.
 #[derive(Clone, Debug)]
-pub struct Checkpoint {
-    pub number: u64,
-    pub parts: Vec<String>,
+struct Checkpoint {
+    number: u64,
+    parts: Vec<String>,
 }
 
-/// All of a folder that nobody runs on, newest first; none where two can't be told apart by their frontiers.
+/// The newest so many of a folder that nobody runs on, newest first; none where two can't be told apart by their frontiers.
 #[track_caller]
-pub fn list(data_dir: &Path) -> Vec<Checkpoint> {
+fn newest(data_dir: &Path, count: usize) -> Vec<Checkpoint> {
     let listed = said(data_dir, &["list"]);
-    let frontiers: Vec<(u64, &str)> = listed.lines().filter_map(version_and_frontier).collect();
+    let frontiers: Vec<(u64, &str)> = listed.lines().filter_map(version_and_frontier).take(count).collect();
     let mut distinct: Vec<&str> = frontiers.iter().map(|(_, frontier)| *frontier).collect();
     distinct.sort_unstable();
     distinct.dedup();
@@ -52,16 +52,15 @@ fn said(data_dir: &Path, words: &[&str]) -> String {
     ended.stdout
 }
 
-/// Damages each of the newest so many in a part that no older one names. Gives the newest that is left good, or why there
-/// is none.
-pub fn damage(data_dir: &Path, newest: usize, harm: Harm, at: u32) -> Result<u64, &'static str> {
-    let all = list(data_dir);
-    let Some((bad, good @ [left, ..])) = all.split_at_checked(newest) else {
+/// Damages each of the newest so many in a part that the one before them does not name. Gives that one, the newest that is
+/// left good, or why nothing was damaged.
+pub fn damage(data_dir: &Path, count: usize, harm: Harm, at: u32) -> Result<u64, &'static str> {
+    let newest = newest(data_dir, count + 1);
+    let Some((bad, [left])) = newest.split_at_checked(count) else {
         return Err("there are too few");
     };
-    let needed: Vec<&String> = good.iter().flat_map(|checkpoint| &checkpoint.parts).collect();
     let own = |checkpoint: &Checkpoint| -> Option<PathBuf> {
-        let own: Vec<&String> = checkpoint.parts.iter().filter(|part| !needed.contains(part)).collect();
+        let own: Vec<&String> = checkpoint.parts.iter().filter(|part| !left.parts.contains(part)).collect();
         let name = own.get(at as usize % own.len().max(1))?;
         Some(data_dir.join("checkpoints").join("parts").join(name))
     };
