@@ -154,7 +154,9 @@ import sys, json
 from cassandra.cluster import Cluster
 from cassandra.query import SimpleStatement
 host, port = sys.argv[1].split(':')
-session = Cluster([host], port=int(port)).connect(sys.argv[2])
+# Its own limits, of seconds, are too tight for a busy machine.
+session = Cluster([host], port=int(port), connect_timeout=60, control_connection_timeout=60).connect(sys.argv[2])
+session.default_timeout = 120
 for row in session.execute(SimpleStatement("SELECT video_id, event_type, day, blobAsBigint(timestampAsBlob(window_start)), "
         "count, final FROM stats_minute", fetch_size=5000)):
     video_id, event_type, day, start, count, final = row
