@@ -151,6 +151,9 @@ impl Feed {
         while let Err((error, again)) = self.producer.send(record) {
             let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
             assert_eq!(error, full, "a record can't be sent");
+            if self.gave_up.load(Ordering::SeqCst) {
+                return;
+            }
             thread::sleep(Duration::from_millis(1));
             record = again;
         }
