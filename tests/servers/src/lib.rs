@@ -12,7 +12,7 @@ use std::{path::Path, process};
 
 use tempfile::TempDir;
 
-pub use command::{python, tool};
+pub use command::{python, python_each, tool};
 
 /// The address of the Kafka that is there for all tests. Topics are to have names that no other test uses.
 #[track_caller]
