@@ -64,6 +64,9 @@ address = f"127.0.0.1:{server.port}"
 serving = threading.Thread(target=server.serve_forever)
 serving.start()
 if RECORDING.exists():
+    # The last one may be torn.
+    whole = RECORDING.read_bytes()
+    RECORDING.write_bytes(whole[: whole.rfind(b"\n") + 1])
     recorder.replay_recording(target_host=f"http://{address}")
 recorder.start_recording()
 print(address, flush=True)
