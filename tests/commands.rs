@@ -116,7 +116,7 @@ impl Fixture {
             acknowledged: Version { generation: number.min(2) - 1, number: number - 1 },
             meaning: Meaning::of(&Rules::default()),
             partitions: Partitions(partitions.into()),
-            parts: vec![PartInfo::of(part_name(number), &part)],
+            parts: vec![PartInfo::of(part_name(number), number, &part)],
         };
         store.commit(version, &manifest.encode()).unwrap();
     }
@@ -200,7 +200,11 @@ fn a_checkpoint_is_shown_whole_but_for_its_secret() {
         &format!("0 105 {} 1 ids beyond, least {} 5 2 1 1 0 1 0 yes", START + 5, START + 9_000_000),
         "1 100 none yet 0 0 0 0 0 0 0 yes",
         "all 5 2 1 1 0 1 0 yes",
-        &format!("1-2.w0.part {} {:032x}", part().encode().len(), PartInfo::of(String::new(), &part().encode()).hash),
+        &format!(
+            "1-2.w0.part {} {:032x}",
+            part().encode().len(),
+            PartInfo::of(String::new(), 0, &part().encode()).hash
+        ),
     ] {
         has(&stdout, words);
     }

@@ -4,6 +4,8 @@
 //! remember it; its tag is the window of the latest such event. By the clock of a repeat's partition the event is
 //! remembered while `window end > clock - remember`. Records carry that bound as a minute (`forgotten`): windows
 //! before it are forgotten, which is the same since windows end on whole minutes.
+//!
+//! What was remembered since the last checkpoint is noted besides, as long as that is less than all there is.
 
 use hashbrown::{HashTable, hash_table::Entry};
 
@@ -41,33 +43,59 @@ pub struct RememberedId {
 /// The remembered identities, by key group.
 pub struct Remembered {
     groups: Vec<HashTable<RememberedId>>,
+    /// What [`Remembered::take_changes`] will give, or `None` where nobody will ask.
+    changes: Option<Vec<Changes>>,
     swept: Minute,
 }
 
-impl Default for Remembered {
-    fn default() -> Self {
-        Self { groups: (0..KEY_GROUPS).map(|_| HashTable::new()).collect(), swept: Minute(0) }
+/// What a group remembers since it was last asked.
+enum Changes {
+    /// These, the later of two with one identity being in force.
+    Some(Vec<RememberedId>),
+    /// So many that all of the group is no more.
+    All,
+}
+
+impl Changes {
+    #[inline]
+    fn note(&mut self, known: RememberedId, of: usize) {
+        match self {
+            Changes::Some(ids) if ids.len() <= of => ids.push(known),
+            Changes::Some(_) => *self = Changes::All,
+            Changes::All => {}
+        }
     }
 }
 
 impl Remembered {
+    /// Remembers nothing yet. `notes_changes` where checkpoints will ask for them.
+    pub fn new(notes_changes: bool) -> Self {
+        let none = || (0..KEY_GROUPS).map(|_| Changes::Some(Vec::new())).collect();
+        Self {
+            groups: (0..KEY_GROUPS).map(|_| HashTable::new()).collect(),
+            changes: notes_changes.then(none),
+            swept: Minute(0),
+        }
+    }
+
     /// Judges an event: `first` is the first window that its partition remembers, itself included; `late` whether its
     /// partition's clock calls it late.
     #[inline]
     pub fn judge(&mut self, group: KeyGroup, id: EventKey, minute: Minute, first: Minute, late: bool) -> Verdict {
+        let place = usize::from(group.0);
         // The ids are hashes under a secret already: half of one serves as the table's hash.
-        match self.groups[usize::from(group.0)].entry(id[0], |known| known.id == id, |known| known.id[0]) {
-            Entry::Occupied(known) if known.get().minute >= first => Verdict::Duplicate,
-            _ if late => Verdict::Late,
-            Entry::Occupied(mut known) => {
-                known.get_mut().minute = minute;
-                Verdict::Counted
-            }
+        match self.groups[place].entry(id[0], |known| known.id == id, |known| known.id[0]) {
+            Entry::Occupied(known) if known.get().minute >= first => return Verdict::Duplicate,
+            _ if late => return Verdict::Late,
+            Entry::Occupied(mut known) => known.get_mut().minute = minute,
             Entry::Vacant(room) => {
                 room.insert(RememberedId { id, minute });
-                Verdict::Counted
             }
         }
+        if let Some(changes) = &mut self.changes {
+            changes[place].note(RememberedId { id, minute }, self.groups[place].len());
+        }
+        Verdict::Counted
     }
 
     /// Forgets the windows before `first`: those that no partition remembers any more.
@@ -88,12 +116,27 @@ impl Remembered {
         self.groups[usize::from(group.0)].iter().copied()
     }
 
-    /// Puts back what a checkpoint remembered.
+    /// Takes what a group remembers since the last call, or more: the later of two with one identity is in force.
+    pub fn take_changes(&mut self, group: KeyGroup) -> Vec<RememberedId> {
+        let place = usize::from(group.0);
+        let Some(changes) = &mut self.changes else { return Vec::new() };
+        match std::mem::replace(&mut changes[place], Changes::Some(Vec::new())) {
+            Changes::Some(ids) => ids,
+            Changes::All => self.groups[place].iter().copied().collect(),
+        }
+    }
+
+    /// Puts back what checkpoints remembered: the later of two with one identity is in force.
     pub fn restore(&mut self, group: KeyGroup, ids: impl ExactSizeIterator<Item = RememberedId>) {
         let table = &mut self.groups[usize::from(group.0)];
         table.reserve(ids.len(), |known| known.id[0]);
         for known in ids {
-            table.insert_unique(known.id[0], known, |known| known.id[0]);
+            match table.entry(known.id[0], |there| there.id == known.id, |there| there.id[0]) {
+                Entry::Occupied(mut there) => *there.get_mut() = known,
+                Entry::Vacant(room) => {
+                    room.insert(known);
+                }
+            }
         }
     }
 
@@ -119,7 +162,7 @@ mod tests {
         // (remember 10 min) an event in minute 2 ends at 180,000: remembered while 180,000 > clock - 600,000
         for (clock, expect) in [(0, true), (779_999, true), (780_000, false), (900_000, false)] {
             let first = first_remembered(clock, 600_000);
-            let mut ids = Remembered::default();
+            let mut ids = Remembered::new(true);
             assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(0), false), Verdict::Counted);
             let expect = if expect { Verdict::Duplicate } else { Verdict::Counted };
             assert_eq!(ids.judge(G, [1, 1], Minute(9), first, false), expect, "clock {clock}");
@@ -128,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_repeat_is_a_duplicate_before_it_is_late() {
-        let mut ids = Remembered::default();
+        let mut ids = Remembered::new(true);
         ids.judge(G, [1, 1], Minute(2), Minute(0), false);
         assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(2), true), Verdict::Duplicate);
         assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(3), true), Verdict::Late);
@@ -138,15 +181,56 @@ mod tests {
 
     #[test]
     fn an_id_counted_again_is_remembered_by_its_new_window() {
-        let mut ids = Remembered::default();
+        let mut ids = Remembered::new(true);
         ids.judge(G, [1, 1], Minute(2), Minute(0), false);
         assert_eq!(ids.judge(G, [1, 1], Minute(20), Minute(3), false), Verdict::Counted);
         assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(20), false), Verdict::Duplicate);
     }
 
     #[test]
+    fn changes_are_given_once_in_order() {
+        let mut ids = Remembered::new(true);
+        ids.judge(G, [1, 1], Minute(2), Minute(0), false);
+        ids.judge(G, [2, 1], Minute(3), Minute(0), false);
+        ids.judge(G, [2, 1], Minute(3), Minute(0), false);
+        let taken =
+            |ids: &mut Remembered| ids.take_changes(G).iter().map(|id| (id.id[0], id.minute.0)).collect::<Vec<_>>();
+        assert_eq!(taken(&mut ids), [(1, 2), (2, 3)]);
+        assert_eq!(taken(&mut ids), []);
+        ids.judge(G, [1, 1], Minute(20), Minute(3), false);
+        assert_eq!(taken(&mut ids), [(1, 20)]);
+        let mut back = Remembered::new(false);
+        back.restore(
+            G,
+            [(1, 2), (2, 3), (1, 20)]
+                .map(|(id, minute)| RememberedId { id: [id, 1], minute: Minute(minute) })
+                .into_iter(),
+        );
+        assert_eq!(back.len(), 2);
+        assert_eq!(
+            back.judge(G, [1, 1], Minute(2), Minute(20), false),
+            Verdict::Duplicate,
+            "the later one is in force"
+        );
+        assert_eq!(back.take_changes(G), [], "nobody asks");
+    }
+
+    #[test]
+    fn changes_never_take_more_room_than_all_there_is() {
+        let mut ids = Remembered::new(true);
+        for round in 0..100 {
+            ids.judge(G, [round, 1], Minute(round as u32), Minute(0), false);
+            ids.sweep(Minute(round as u32));
+        }
+        assert!(matches!(&ids.changes.as_ref().unwrap()[5], Changes::All));
+        assert_eq!(ids.take_changes(G), [RememberedId { id: [99, 1], minute: Minute(99) }]);
+        ids.judge(G, [7, 7], Minute(99), Minute(0), false);
+        assert_eq!(ids.take_changes(G).len(), 1, "from here on it is the changes again");
+    }
+
+    #[test]
     fn a_sweep_forgets_only_what_no_partition_remembers() {
-        let mut ids = Remembered::default();
+        let mut ids = Remembered::new(true);
         ids.judge(G, [1, 1], Minute(2), Minute(0), false);
         ids.judge(G, [2, 1], Minute(3), Minute(0), false);
         ids.sweep(Minute(3));

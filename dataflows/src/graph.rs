@@ -108,7 +108,9 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     control::control(worker, &hub, job.mailbox, (index == 0).then_some(coordinator), job.ear);
 
     let series = Rc::new(RefCell::new(SeriesTable::default()));
-    let mut state = Tally::new(Rc::clone(&series));
+    // What a replay counts is taken whole, at its end.
+    let is_cut = job.take_all.is_none();
+    let mut state = Tally::new(Rc::clone(&series), is_cut);
     state.restore(&start.state, start.partitions.watermark(&job.rules), index, peers);
     let (decode, rules, key) = (job.decode, job.rules, job.key);
     let make = move |start| Lane::new(decode.clone(), rules, key, start, index, peers);
@@ -129,7 +131,7 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     let tally_job = TallyJob {
         rules: job.rules,
         feeds_index: job.serve.is_some(),
-        keeps_letters: job.take_all.is_none(),
+        keeps_letters: is_cut,
         write_from: job.write_from,
         unwritten_max: job.unwritten_max,
         take_cut: job.take_cut,

@@ -11,6 +11,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
+use hashbrown::HashMap;
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
@@ -43,7 +44,7 @@ use crate::{
 /// Rows applied in one activation, about: then queries and other operators get their turn.
 const FUEL_ROWS: usize = 65_536;
 
-/// One worker's state at a frontier, to be stored and written.
+/// What changed of one worker's state up to a frontier, to be stored and written.
 #[derive(Clone, Debug)]
 pub struct WorkerCut {
     /// Of which checkpoint.
@@ -52,12 +53,12 @@ pub struct WorkerCut {
     pub frontier: EventTime,
     /// Which worker.
     pub worker: usize,
-    /// The state of its key groups, with the letters since the last cut.
+    /// What changed in its key groups since the last cut, with the letters since then. Unwritten cells are to be written.
     pub part: PartState,
+    /// How many events all its cells hold.
+    pub counted: u64,
     /// All partitions at the frontier: the same in every worker's cut.
     pub partitions: Partitions,
-    /// The cells that changed since the last cut, as the sink is to have them.
-    pub rows: Vec<CountRow>,
 }
 
 /// Takes a worker's cuts. Must not block.
@@ -94,12 +95,12 @@ struct Numbers {
 }
 
 impl Tally {
-    /// An empty state that names its series in `series`.
-    pub fn new(series: Rc<RefCell<SeriesTable>>) -> Self {
+    /// An empty state that names its series in `series`. `is_cut` where checkpoints will ask what changed.
+    pub fn new(series: Rc<RefCell<SeriesTable>>, is_cut: bool) -> Self {
         Self {
             series,
             numbers: BTreeMap::new(),
-            remembered: Remembered::default(),
+            remembered: Remembered::new(is_cut),
             counts: Counts::default(),
             letters: Vec::new(),
         }
@@ -160,8 +161,8 @@ impl Tally {
         news
     }
 
-    /// The present state of all cells, as a sink is to have them at `as_of`.
-    fn rows(&self, cells: impl Iterator<Item = CellState>, watermark: EventTime, as_of: EventTime) -> Vec<CountRow> {
+    /// All cells, none of them marked final, at `as_of`.
+    fn rows(&self, as_of: EventTime) -> Vec<CountRow> {
         let table = self.series.borrow();
         let row = |cell: CellState| {
             let name = table.name(cell.series);
@@ -170,26 +171,27 @@ impl Tally {
                 event_type: name.event_type.to_string(),
                 window_start: cell.minute.start(),
                 count: cell.count,
-                is_final: cell.minute.is_final(watermark),
+                is_final: false,
                 as_of,
             }
         };
-        cells.map(row).collect()
+        self.counts.cells().map(row).collect()
     }
 
-    /// The state at a frontier. Its letters count as published from here on: whoever takes them sees to it.
-    fn cut(&mut self, watermark: EventTime) -> PartState {
+    /// What changed up to a frontier. Its letters count as published from here on, and its cells as written if the sink is
+    /// written (`writes`): whoever takes them sees to it.
+    fn cut(&mut self, watermark: EventTime, writes: bool) -> PartState {
         self.counts.finish(watermark);
         let mut part = PartState { letters: std::mem::take(&mut self.letters), ..PartState::default() };
         for (number, group) in part.groups.iter_mut().enumerate() {
-            group.ids.extend(self.remembered.group(part::group(number)));
+            group.ids = self.remembered.take_changes(part::group(number));
         }
         let table = self.series.borrow();
-        let mut places: Vec<Option<SeriesNo>> = vec![None; table.len()];
-        for cell in self.counts.cells() {
+        let mut places: HashMap<SeriesNo, SeriesNo, foldhash::fast::FixedState> = HashMap::default();
+        for cell in self.counts.take_changed(writes) {
             let name = table.name(cell.series);
             let group = &mut part.groups[usize::from(name.group.0)];
-            let place = *places[cell.series.0 as usize].get_or_insert_with(|| {
+            let place = *places.entry(cell.series).or_insert_with(|| {
                 group.names.push((name.video_id.to_string(), name.event_type.to_string()));
                 SeriesNo(group.names.len() as u32 - 1)
             });
@@ -421,19 +423,17 @@ impl TallyWorker {
             shared.gate = Gate::Open;
             shared.facts.partitions.clone()
         });
-        let watermark = partitions.watermark(&self.job.rules);
-        let part = self.tally.cut(watermark);
-        let unwritten = if frontier < self.job.write_from { Vec::new() } else { self.tally.counts.take_unwritten() };
-        let rows = self.tally.rows(unwritten.into_iter(), watermark, frontier);
+        let part = self.tally.cut(partitions.watermark(&self.job.rules), self.job.write_from <= frontier);
         self.tell_if_full();
-        (self.job.take_cut)(WorkerCut { number, frontier, worker: self.worker, part, partitions, rows });
+        let counted = self.tally.counts.total();
+        (self.job.take_cut)(WorkerCut { number, frontier, worker: self.worker, part, counted, partitions });
     }
 
     /// The input has ended, and all of it is applied.
     fn finish(&mut self) {
         if let Some(take_all) = self.job.take_all.take() {
             let as_of = self.last_time + self.job.rules.tick_ms;
-            let rows = self.tally.rows(self.tally.counts.cells(), 0, as_of);
+            let rows = self.tally.rows(as_of);
             take_all(WorkerEnd { worker: self.worker, rows, letters: std::mem::take(&mut self.tally.letters) });
         }
     }

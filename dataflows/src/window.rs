@@ -1,7 +1,8 @@
 //! Tumbling one-minute counts: the absolute count of every window, and what changed since it was last asked.
 //!
 //! Invariants: `count` is the number of events counted in the cell so far; `unsent` the part of it that the index has
-//! not been given; a cell is `unwritten` while the sink is not known to hold its present count and finality.
+//! not been given; a cell is `changed` while no cut has its present count and finality, and `held` while a cut has it, but
+//! not for the sink.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ use crate::{
 struct Cell {
     count: u64,
     unsent: u32,
-    unwritten: bool,
+    changed: bool,
+    held: bool,
 }
 
 /// A cell's state as checkpoints and sinks see it.
@@ -41,10 +43,13 @@ pub struct Counts {
     windows: BTreeMap<Minute, Window>,
     /// Cells with something unsent, in the order of their first event.
     unsent: Vec<(SeriesNo, Minute)>,
-    /// Cells that became unwritten since the last [`Counts::take_unwritten`].
-    unwritten: Vec<(SeriesNo, Minute)>,
+    /// Cells that changed since the last cut.
+    changed: Vec<(SeriesNo, Minute)>,
+    /// Cells that are held back for the sink.
+    held: Vec<(SeriesNo, Minute)>,
     /// Windows before this one have been marked final.
     final_before: Minute,
+    total: u64,
 }
 
 impl Counts {
@@ -54,13 +59,14 @@ impl Counts {
         assert!(minute >= self.final_before, "a final window never changes");
         let cell = self.windows.entry(minute).or_default().entry(series).or_default();
         cell.count += 1;
+        self.total += 1;
         if cell.unsent == 0 {
             self.unsent.push((series, minute));
         }
         cell.unsent += 1;
-        if !cell.unwritten {
-            cell.unwritten = true;
-            self.unwritten.push((series, minute));
+        if !cell.changed {
+            cell.changed = true;
+            self.changed.push((series, minute));
         }
     }
 
@@ -80,34 +86,42 @@ impl Counts {
             return;
         }
         for (minute, window) in self.windows.range_mut(self.final_before..open) {
-            for (series, cell) in window.iter_mut().filter(|(_, cell)| !cell.unwritten) {
-                cell.unwritten = true;
-                self.unwritten.push((*series, *minute));
+            for (series, cell) in window.iter_mut().filter(|(_, cell)| !cell.changed && !cell.held) {
+                cell.changed = true;
+                self.changed.push((*series, *minute));
             }
         }
         self.final_before = open;
     }
 
-    /// Takes the cells that changed since the last call, with their present state. They count as written until they
-    /// change again: whoever takes them sees to it.
-    pub fn take_unwritten(&mut self) -> Vec<CellState> {
-        let cells = std::mem::take(&mut self.unwritten);
-        let mut states = Vec::with_capacity(cells.len());
-        for (series, minute) in cells {
-            let cell = self
-                .windows
-                .get_mut(&minute)
-                .and_then(|window| window.get_mut(&series))
-                .expect("unwritten cells exist");
+    /// Takes the cells that changed since the last call, with their present state; where the sink is written (`writes`) also
+    /// those that are held back for it. Otherwise they are held back from here on. All count as unwritten: whoever takes
+    /// them sees to it.
+    pub fn take_changed(&mut self, writes: bool) -> Vec<CellState> {
+        let mut places = std::mem::take(&mut self.changed);
+        if writes {
+            places.append(&mut self.held);
+        }
+        let mut states = Vec::with_capacity(places.len());
+        for (series, minute) in places {
+            let window = self.windows.get_mut(&minute);
+            let cell = window.and_then(|window| window.get_mut(&series)).expect("changed cells exist");
+            let is_taken = std::mem::take(&mut cell.changed) || (writes && cell.held);
+            if !is_taken {
+                continue;
+            }
             states.push(CellState { series, minute, count: cell.count, unwritten: true });
-            cell.unwritten = false;
+            if !writes && !cell.held {
+                self.held.push((series, minute));
+            }
+            cell.held = !writes;
         }
         states
     }
 
-    /// How many cells [`Counts::take_unwritten`] would give.
+    /// How many cells wait for the sink, about.
     pub fn unwritten_len(&self) -> usize {
-        self.unwritten.len()
+        self.changed.len() + self.held.len()
     }
 
     /// Goes on from a checkpoint whose watermark this was: what it made final is written as such.
@@ -121,10 +135,11 @@ impl Counts {
         self.windows
             .entry(cell.minute)
             .or_default()
-            .insert(cell.series, Cell { count: cell.count, unsent, unwritten: cell.unwritten });
+            .insert(cell.series, Cell { count: cell.count, unsent, changed: false, held: cell.unwritten });
         self.unsent.push((cell.series, cell.minute));
+        self.total += cell.count;
         if cell.unwritten {
-            self.unwritten.push((cell.series, cell.minute));
+            self.held.push((cell.series, cell.minute));
         }
     }
 
@@ -135,9 +150,14 @@ impl Counts {
                 series: *series,
                 minute: *minute,
                 count: cell.count,
-                unwritten: cell.unwritten,
+                unwritten: cell.changed || cell.held,
             })
         })
+    }
+
+    /// The sum of all cells.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// How many cells there are.
@@ -159,7 +179,11 @@ mod tests {
     const B: SeriesNo = SeriesNo(1);
 
     fn written(counts: &mut Counts) -> Vec<(u32, u32, u64)> {
-        let mut rows: Vec<_> = counts.take_unwritten().iter().map(|c| (c.series.0, c.minute.0, c.count)).collect();
+        taken(counts, true)
+    }
+
+    fn taken(counts: &mut Counts, writes: bool) -> Vec<(u32, u32, u64)> {
+        let mut rows: Vec<_> = counts.take_changed(writes).iter().map(|c| (c.series.0, c.minute.0, c.count)).collect();
         rows.sort_unstable();
         rows
     }
@@ -198,6 +222,22 @@ mod tests {
         assert_eq!(written(&mut counts), [(0, 1, 1)]);
         counts.finish(180_000);
         assert_eq!(written(&mut counts), [(1, 2, 1)]);
+    }
+
+    #[test]
+    fn what_the_sink_is_not_given_is_held_back_for_it_and_is_no_change_any_more() {
+        let mut counts = Counts::default();
+        counts.add(A, Minute(1));
+        assert_eq!(taken(&mut counts, false), [(0, 1, 1)]);
+        assert_eq!((taken(&mut counts, false), counts.unwritten_len()), (vec![], 1));
+        counts.finish(120_000);
+        assert_eq!(taken(&mut counts, false), [], "that it is final is told when it is written");
+        counts.add(B, Minute(2));
+        counts.add(B, Minute(2));
+        assert_eq!(taken(&mut counts, false), [(1, 2, 2)]);
+        counts.add(B, Minute(2));
+        assert_eq!(written(&mut counts), [(0, 1, 1), (1, 2, 3)], "each once");
+        assert_eq!((written(&mut counts), counts.unwritten_len()), (vec![], 0));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use dataflows::{
     clock::Clock,
     ledger::Ledger,
     port::{CheckpointStore as _, StoreError, Version},
+    rules::Rules,
     time::{EVENT_TIME_MAX, EventTime},
 };
 
@@ -82,13 +83,20 @@ fn show(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
     let mut store = look_at(dir, Exit::NoCheckpoint)?;
     let manifest = newest(&mut store, dir, frontier)?;
     let loaded = plan::load(&mut store, manifest.version);
-    print(&described(&manifest, loaded.as_ref().ok().map(|loaded| &loaded.state)))?;
     match loaded {
-        Ok(_) => Ok(()),
+        Ok(Loaded { manifest, mut state }) => {
+            let rules = Rules { remember_ms: manifest.meaning.remember_ms, ..Rules::default() };
+            state.forget(manifest.partitions.first_remembered(&rules));
+            print(&described(&manifest, Some(&state)))
+        }
         Err(damage) if is_gone(&mut store, manifest.version, &damage)? => {
+            print(&described(&manifest, None))?;
             print("its parts are gone: a newer checkpoint took its place while it was read\n")
         }
-        Err(damage) => Err(anyhow!(damage).context(format!("{} is damaged", name(manifest.version))))?,
+        Err(damage) => {
+            print(&described(&manifest, None))?;
+            Err(anyhow!(damage).context(format!("{} is damaged", name(manifest.version))))?
+        }
     }
 }
 
@@ -124,7 +132,7 @@ fn described(manifest: &Manifest, state: Option<&PartState>) -> String {
         let ids: usize = groups.iter().map(|group| group.ids.len()).sum();
         let series: usize = groups.iter().map(|group| group.names.len()).sum();
         let cells: usize = groups.iter().map(|group| group.cells.len()).sum();
-        let counted: u64 = groups.iter().flat_map(|group| &group.cells).map(|cell| cell.count).sum();
+        let counted = state.counted();
         line("remembered ids", ids.to_string());
         line("series", series.to_string());
         line("cells", format!("{cells}, {counted} events in them"));

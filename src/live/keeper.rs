@@ -6,6 +6,7 @@
 
 mod facts;
 mod lead;
+mod merge;
 mod patience;
 
 use std::{
@@ -16,15 +17,18 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use dataflows::{
+    checkpoint::{coordinator::StoredPart, manifest::PartInfo, part::PartState},
     control::{Mailbox, Message, Outcome},
-    port::{CheckpointStore, CountRow, CountSink, PartitionId, Version},
+    port::{CheckpointStore, CountSink, PartitionId, Version},
+    rules::Rules,
     tally::WorkerCut,
     time::EventTime,
 };
 use tokio::sync::Notify;
 
 use self::patience::patiently;
-pub use self::{facts::KeeperFacts, lead::Lead};
+pub use self::{facts::KeeperFacts, lead::Lead, merge::Chain};
+use super::rows::{self, Which};
 use crate::{engine::reach::Reach, exit::Failure};
 
 /// What the keeper hears from the workers.
@@ -58,6 +62,7 @@ pub struct Keeper {
     /// Told when another process has told the job to stop.
     pub stopped: Arc<Notify>,
     pub facts: Arc<KeeperFacts>,
+    pub rules: Rules,
 }
 
 /// This process's share of a checkpoint under way.
@@ -110,7 +115,11 @@ impl Keeper {
         under_way.bytes += bytes.len() as u64;
         let checkpoints = &mut self.checkpoints;
         patiently(&self.facts, Reach::Disk, || checkpoints.put_part(&name, &bytes))?;
-        let part = cut.part.stored(name, &bytes);
+        let part = StoredPart {
+            info: PartInfo::of(name, cut.number, &bytes),
+            counted: cut.counted,
+            has_letters: !cut.part.letters.is_empty(),
+        };
         self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
         under_way.cuts.push(cut);
         Ok(())
@@ -119,15 +128,26 @@ impl Keeper {
     /// Writes the rows of this process's workers, now that their checkpoint is committed.
     fn write_rows(&mut self, number: u64, under_way: &UnderWay) -> Result<(), Failure> {
         let version = self.version(number);
-        under_way.cuts.iter().try_for_each(|cut| self.write(version, cut.frontier, &cut.rows))
+        under_way.cuts.iter().try_for_each(|cut| {
+            let watermark = cut.partitions.watermark(&self.rules);
+            self.write(version, &cut.part, watermark, cut.frontier)
+        })
     }
 
-    /// Writes rows of a frontier, unless the sink has newer ones.
-    fn write(&mut self, version: Version, frontier: EventTime, rows: &[CountRow]) -> Result<(), Failure> {
-        match self.sink.as_mut().filter(|_| self.write_from <= frontier && !rows.is_empty()) {
-            Some(sink) => patiently(&self.facts, self.sink_reach, || sink.write(version, rows)),
-            None => Ok(()),
+    /// Writes the unwritten rows of a part, unless the sink has newer ones.
+    fn write(
+        &mut self,
+        version: Version,
+        part: &PartState,
+        watermark: EventTime,
+        frontier: EventTime,
+    ) -> Result<(), Failure> {
+        let Some(sink) = self.sink.as_mut().filter(|_| self.write_from <= frontier) else { return Ok(()) };
+        let rows = rows::rows(part, Which::Unwritten, watermark, frontier);
+        if rows.is_empty() {
+            return Ok(());
         }
+        patiently(&self.facts, self.sink_reach, || sink.write(version, &rows))
     }
 
     /// The next word, or `None` when it is time for a checkpoint; an error when nobody is left to speak.

@@ -30,7 +30,6 @@ use anyhow::{Context as _, anyhow};
 use dataflows::{
     control::{Mailbox, Message},
     index::Questions,
-    port::Version,
 };
 use prometheus_client::registry::Registry;
 use sha2::{Digest as _, Sha256};
@@ -45,7 +44,7 @@ use self::{
     crew::Crew,
     door::JsonCheck,
     health::{Health, Heartbeats},
-    keeper::{Keeper, KeeperFacts, Lead},
+    keeper::{Chain, Keeper, KeeperFacts, Lead},
     lock::DataLock,
     open::Opened,
     shelf::Shelf,
@@ -114,15 +113,16 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     let state = http_state(settings, &opened, &shelf, &beats, &facts)?;
     let (mailbox, errors, stopped) = (Mailbox::default(), Arc::new(FirstError::default()), Arc::new(Notify::new()));
     let (words, inbox) = crossbeam_channel::unbounded();
-    let Opened { input, checkpoints, sink, letters, plan, state: counts } = opened;
+    let Opened { input, checkpoints, sink, letters, plan, state: counts, chain, acknowledged } = opened;
+    let again = settings.clone();
     let lead = letters.map(|letters| Lead {
         identity: plan.identity.clone(),
         letters,
         letters_reach: ports::letters_reach(settings),
-        rules: plan.rules,
+        chain: Chain::new(chain, Box::new(move || ports::checkpoints(&again))),
         interval: Duration::from_millis(settings.checkpoint.interval_ms),
         keep: settings.checkpoint.keep.get(),
-        acknowledged: plan.resumed.unwrap_or(Version::default()),
+        acknowledged,
         writes_for_all: ports::one_writes_for_all(settings),
         workers: place.workers,
         input: Arc::clone(&input),
@@ -140,6 +140,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         lead,
         stopped: Arc::clone(&stopped),
         facts,
+        rules: plan.rules,
     };
     let crew = Crew {
         place: place.clone(),

@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use dataflows::{
     announce::{PartitionState, Partitions},
     checkpoint::{
-        manifest::{Manifest, Meaning},
+        manifest::{Manifest, Meaning, PartInfo},
         part::PartState,
         plan::{self as checkpoints, Loaded, Resume},
     },
@@ -46,6 +46,10 @@ pub struct Opened {
     pub plan: Plan,
     /// The state of the checkpoint that is resumed.
     pub state: PartState,
+    /// Its parts.
+    pub chain: Vec<PartInfo>,
+    /// The newest checkpoint whose rows the sink has.
+    pub acknowledged: Version,
 }
 
 /// Opens everything, creating what is missing, and plans the start.
@@ -82,6 +86,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         workers: place.workers,
     };
     let found = find(&mut *store, &meaning, claim.as_ref(), from_start)?;
+    let (mut chain, mut acknowledged) = (Vec::new(), Version::default());
     let (mut plan, state, letters) = match found {
         None => {
             let history = claim.as_ref().map_or(fresh_history()?, |claim| claim.history);
@@ -94,6 +99,9 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         Some(Loaded { manifest, state }) => {
             same_log(&*input, &manifest)?;
             let write_from = owned(claim.as_ref(), manifest.history, manifest.frontier)?;
+            // Below, all its rows are written, unless they are held back.
+            acknowledged = if write_from == 0 { manifest.version } else { manifest.acknowledged };
+            chain.clone_from(&manifest.parts);
             let mut letters = ports::letters(settings, manifest.history)?;
             letters.publish(manifest.version, &state.letters).map_err(|error| of_letters.failure(error))?;
             if let Some(sink) = sink.as_mut().filter(|_| write_from == 0) {
@@ -124,7 +132,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     };
     plan.owners = engine::owners(&to_read(&plan.partitions, &offsets), readers);
     tell_resumed(&plan, &offsets);
-    Ok(Opened { input, checkpoints: store, sink, letters: Some(letters), plan, state })
+    Ok(Opened { input, checkpoints: store, sink, letters: Some(letters), plan, state, chain, acknowledged })
 }
 
 /// What a process does that follows the plan of the first one.
@@ -144,7 +152,8 @@ pub fn follow(settings: &Settings, rules: &Rules, place: &Place, plan: Plan) -> 
         }
     };
     let (input, sink) = (ports::input(settings, place)?, ports::sink(settings, place)?);
-    Ok(Opened { input, checkpoints: store, sink, letters: None, plan, state })
+    let (chain, acknowledged) = (Vec::new(), Version::default());
+    Ok(Opened { input, checkpoints: store, sink, letters: None, plan, state, chain, acknowledged })
 }
 
 /// The newest letters of the embedded folder: its file names are versions, whatever the history.

@@ -71,8 +71,7 @@ impl Plan {
 pub fn settled(mut state: PartState, write_from: EventTime) -> PartState {
     state.letters.clear();
     if write_from == 0 {
-        let cells = state.groups.iter_mut().flat_map(|group| &mut group.cells);
-        cells.for_each(|cell| cell.unwritten = false);
+        state.mark_written();
     }
     state
 }

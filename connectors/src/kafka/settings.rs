@@ -58,6 +58,9 @@ const FIXED: [&str; 22] = [
 /// A connection that answers nothing for this long is given up, so that a broker that came back is found again soon.
 const SOCKET_TIMEOUT: &str = "10000";
 
+/// The same for questions that are asked again anyway.
+const ASKER_SOCKET_TIMEOUT: &str = "5000";
+
 /// What all readers together may hold that is fetched and not yet read, KiB.
 const QUEUED_KIB: u32 = 256 << 10;
 
@@ -84,7 +87,8 @@ impl Settings {
         config
             .set("client.id", "tidemark")
             .set("reconnect.backoff.ms", "100")
-            .set("reconnect.backoff.max.ms", "5000")
+            // A look asks several questions one after the other: waiting for a connection must not add up to many seconds.
+            .set("reconnect.backoff.max.ms", "1000")
             .set("socket.timeout.ms", SOCKET_TIMEOUT)
             .set("socket.connection.setup.timeout.ms", "5000")
             .set("socket.keepalive.enable", "true")
@@ -106,7 +110,9 @@ impl Settings {
 
     /// Asks about topics, reads nothing.
     pub(super) fn asker(&self) -> ClientConfig {
-        self.fixed(self.client(), &[])
+        let mut config = self.client();
+        config.set("socket.timeout.ms", ASKER_SOCKET_TIMEOUT).set("socket.connection.setup.timeout.ms", "3000");
+        self.fixed(config, &[])
     }
 
     /// Reads one of `partitions` partitions.

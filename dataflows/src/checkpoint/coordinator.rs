@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn part(name: &str) -> StoredPart {
-        StoredPart { info: PartInfo::of(name.into(), b""), counted: 1, has_letters: name == "b" }
+        StoredPart { info: PartInfo::of(name.into(), 1, b""), counted: 1, has_letters: name == "b" }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The manifest: the commit of a checkpoint. What it names is complete and durable before it is created.
 //!
-//! Sections by kind: 1 the head, 2 a partition each, 3 a part each; the fields of each in the order of the structs below.
+//! Sections by kind: 1 the head, 2 a partition each, 4 a part each; the fields of each in the order of the structs below.
+//! Instead of 4 there may be 3, as before parts were increments: the same without a number, and all of this checkpoint.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,11 +15,15 @@ use crate::{
     time::EventTime,
 };
 
-use super::frame::{self, FieldReader, Fields, FileKind, FrameError, FrameWriter};
+use super::{
+    frame::{self, FieldReader, Fields, FileKind, FrameError, FrameWriter},
+    part::PartState,
+};
 
 const HEAD: u32 = 1;
 const PARTITION: u32 = 2;
-const PART: u32 = 3;
+const WHOLE_PART: u32 = 3;
+const PART: u32 = 4;
 
 /// What the counts mean: a checkpoint can only be resumed under the same.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +71,8 @@ impl Meaning {
 pub struct PartInfo {
     /// Its name in the store.
     pub name: String,
+    /// Of which checkpoint: the last one whose state it holds something of.
+    pub number: u64,
     /// Its length.
     pub bytes: u64,
     /// XXH3-128 of its bytes.
@@ -74,8 +81,8 @@ pub struct PartInfo {
 
 impl PartInfo {
     /// Describes a part.
-    pub fn of(name: String, bytes: &[u8]) -> Self {
-        Self { name, bytes: bytes.len() as u64, hash: xxhash_rust::xxh3::xxh3_128(bytes) }
+    pub fn of(name: String, number: u64, bytes: &[u8]) -> Self {
+        Self { name, number, bytes: bytes.len() as u64, hash: xxhash_rust::xxh3::xxh3_128(bytes) }
     }
 
     /// Whether these are its bytes.
@@ -99,17 +106,30 @@ pub struct Manifest {
     pub frontier: EventTime,
     /// The watermark at the frontier.
     pub watermark: EventTime,
-    /// The newest checkpoint whose rows and letters are all acknowledged, as known when this one was written.
+    /// The newest checkpoint whose rows are all acknowledged, as known when this one was written. The letters of all
+    /// before this one are published.
     pub acknowledged: Version,
     /// What the counts mean.
     pub meaning: Meaning,
     /// Offsets, clocks and ledgers.
     pub partitions: Partitions,
-    /// The parts.
+    /// The parts, in the order in which they were made: together they are the state.
     pub parts: Vec<PartInfo>,
 }
 
 impl Manifest {
+    /// Of what one of its parts holds, what still stands: a part that is acknowledged has no row to be written, and only the
+    /// newest have letters that may not be published.
+    pub fn standing(&self, part: &PartInfo, mut state: PartState) -> PartState {
+        if part.number <= self.acknowledged.number {
+            state.mark_written();
+        }
+        if part.number != self.version.number {
+            state.letters.clear();
+        }
+        state
+    }
+
     /// The stored bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut writer = FrameWriter::new(FileKind::Manifest);
@@ -119,7 +139,7 @@ impl Manifest {
         }
         for part in &self.parts {
             let mut fields = Fields::default();
-            put_wide(fields.bytes(part.name.as_bytes()).long(part.bytes), part.hash);
+            put_wide(fields.bytes(part.name.as_bytes()).long(part.number).long(part.bytes), part.hash);
             writer.section(PART, 0, &fields.0);
         }
         writer.finish()
@@ -153,7 +173,10 @@ impl Manifest {
                         take_partition(section.payload).ok_or(bad(number + 1, "half a partition"))?;
                     manifest.partitions.0.insert(partition, state);
                 }
-                PART => manifest.parts.push(take_part(section.payload).ok_or(bad(number + 1, "half a part"))?),
+                PART | WHOLE_PART => {
+                    let whole = (section.kind == WHOLE_PART).then_some(manifest.version.number);
+                    manifest.parts.push(take_part(section.payload, whole).ok_or(bad(number + 1, "half a part"))?);
+                }
                 _ => return Err(bad(number + 1, "a kind of section that this build doesn't know")),
             }
         }
@@ -238,9 +261,11 @@ fn take_partition(payload: &[u8]) -> Option<(PartitionId, PartitionState)> {
     fields.is_done().then_some((partition, PartitionState { next_offset, tail, clock, ended, ledger }))
 }
 
-fn take_part(payload: &[u8]) -> Option<PartInfo> {
+fn take_part(payload: &[u8], number: Option<u64>) -> Option<PartInfo> {
     let mut fields = FieldReader(payload);
-    let part = PartInfo { name: fields.text()?.to_owned(), bytes: fields.long()?, hash: take_wide(&mut fields)? };
+    let name = fields.text()?.to_owned();
+    let number = number.map_or_else(|| fields.long(), Some)?;
+    let part = PartInfo { name, number, bytes: fields.long()?, hash: take_wide(&mut fields)? };
     fields.is_done().then_some(part)
 }
 
@@ -274,14 +299,14 @@ mod tests {
                 ]
                 .into(),
             ),
-            parts: vec![PartInfo::of("a.part".into(), b"bytes")],
+            parts: vec![PartInfo::of("a.part".into(), 98, b"bytes"), PartInfo::of("b.part".into(), 99, b"")],
         };
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
     }
 
     #[test]
     fn a_part_that_is_not_the_one_written_is_told_apart() {
-        let part = PartInfo::of("a.part".into(), b"bytes");
+        let part = PartInfo::of("a.part".into(), 1, b"bytes");
         assert!(part.matches(b"bytes") && !part.matches(b"byteS") && !part.matches(b"bytes "));
     }
 

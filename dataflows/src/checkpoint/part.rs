@@ -1,11 +1,14 @@
-//! One worker's state as stored bytes: per key group the names, the remembered ids and the cells, then the letters.
+//! State as stored bytes: per key group the names, the remembered ids and the cells, then the letters.
+//!
+//! A part holds what changed of one worker's state since the checkpoint before, or what several parts come to. Several are
+//! read in the order of the manifest: of two ids or cells that are the same one, the later is in force (see [`super::fold`]).
 //!
 //! Sections by kind: 1 names (count 4, then per name video id and event type, each length 4 and bytes), 2 ids
 //! ([`super::rows::IdRow`]), 3 cells ([`super::rows::CellRow`], whose series is a name's place in the group's names),
 //! 4 letters (see `put_letter`). Groups with nothing in them have no sections.
 
 use crate::{
-    dedup::RememberedId,
+    dedup::{Remembered, RememberedId},
     event::{Cause, Reason},
     identity::{KEY_GROUPS, KeyGroup},
     letter::DeadLetter,
@@ -16,9 +19,7 @@ use crate::{
 };
 
 use super::{
-    coordinator::StoredPart,
     frame::{self, FieldReader, Fields, FileKind, FrameError, FrameWriter},
-    manifest::PartInfo,
     rows::{self, CellRow, IdRow},
 };
 
@@ -32,13 +33,13 @@ const LETTERS: u32 = 4;
 pub struct GroupState {
     /// Its series, `(video id, event type)`.
     pub names: Vec<(String, String)>,
-    /// Its remembered ids.
+    /// Its remembered ids: the later of two with one identity is in force.
     pub ids: Vec<RememberedId>,
     /// Its cells; a series is a place among `names`.
     pub cells: Vec<CellState>,
 }
 
-/// Everything that a worker adds to a checkpoint.
+/// The contents of a part, or what several come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartState {
     /// By key group; a worker fills in those that it owns.
@@ -68,19 +69,36 @@ impl PartState {
         writer.finish()
     }
 
-    /// The sum of all cells.
+    /// How many events the cells hold.
     pub fn counted(&self) -> u64 {
         self.groups.iter().flat_map(|group| &group.cells).map(|cell| cell.count).sum()
     }
 
-    /// What to tell the coordinator once these bytes of it are durable.
-    pub fn stored(&self, name: String, bytes: &[u8]) -> StoredPart {
-        let info = PartInfo::of(name, bytes);
-        StoredPart { info, counted: self.counted(), has_letters: !self.letters.is_empty() }
+    /// The rows of these cells are written.
+    pub fn mark_written(&mut self) {
+        self.groups.iter_mut().flat_map(|group| &mut group.cells).for_each(|cell| cell.unwritten = false);
     }
 
-    /// Reads the bytes of a part, adding to what is here.
-    pub fn decode_into(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
+    /// Forgets the ids of windows before `first`, and all but one of those with one identity.
+    pub fn forget(&mut self, first: Minute) {
+        let mut remembered = Remembered::new(false);
+        for (number, state) in self.groups.iter_mut().enumerate() {
+            remembered.restore(group(number), std::mem::take(&mut state.ids).into_iter());
+        }
+        remembered.sweep(first);
+        for (number, state) in self.groups.iter_mut().enumerate() {
+            state.ids = remembered.group(group(number)).collect();
+        }
+    }
+
+    /// Reads the bytes of a part.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FrameError> {
+        let mut state = Self::default();
+        state.read(bytes)?;
+        Ok(state)
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
         for (number, section) in frame::read(bytes, FileKind::Part)?.into_iter().enumerate() {
             let bad = |what| FrameError::Content { section: number, what };
             let group = self.groups.get_mut(section.group as usize).ok_or(bad("a key group that does not exist"))?;
@@ -262,16 +280,14 @@ pub(crate) mod tests {
 
     #[test]
     fn a_part_comes_back_as_it_was_written() {
-        let mut back = PartState::default();
-        back.decode_into(&sample().encode()).expect("it was just written");
-        assert_eq!(back, sample());
+        assert_eq!(PartState::decode(&sample().encode()), Ok(sample()));
     }
 
     #[test]
     fn a_cell_without_a_name_is_refused() {
         let mut state = sample();
         state.groups[3].cells[0].series = SeriesNo(2);
-        let error = PartState::default().decode_into(&state.encode()).expect_err("its series does not exist");
+        let error = PartState::decode(&state.encode()).expect_err("its series does not exist");
         assert!(matches!(error, FrameError::Content { what: "a cell without a name", .. }), "{error}");
     }
 }

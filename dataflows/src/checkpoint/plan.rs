@@ -3,8 +3,9 @@
 use crate::port::{CheckpointStore, StoreError, Version};
 
 use super::{
+    fold::Fold,
     frame::FrameError,
-    manifest::{Manifest, Meaning},
+    manifest::{Manifest, Meaning, PartInfo},
     part::PartState,
 };
 
@@ -105,16 +106,22 @@ fn decide(candidates: Vec<(Version, Result<Loaded, Damage>)>, meaning: &Meaning)
 /// Reads one checkpoint whole and verifies all of it.
 pub fn load(store: &mut dyn CheckpointStore, version: Version) -> Result<Loaded, Damage> {
     let manifest = read_manifest(store, version)?;
-    let mut state = PartState::default();
+    let mut fold = Fold::default();
     for part in &manifest.parts {
-        let bytes = store.part(&part.name)?;
-        if !part.matches(&bytes) {
-            return Err(Damage::Mixed { name: part.name.clone() });
-        }
-        state.decode_into(&bytes).map_err(|error| Damage::Frame { name: part.name.clone(), error })?;
+        fold.add(manifest.standing(part, read_part(store, part)?));
     }
+    let state = fold.finish();
     balance(&manifest, &state)?;
     Ok(Loaded { manifest, state })
+}
+
+/// Reads one part.
+pub fn read_part(store: &mut dyn CheckpointStore, part: &PartInfo) -> Result<PartState, Damage> {
+    let bytes = store.part(&part.name)?;
+    if !part.matches(&bytes) {
+        return Err(Damage::Mixed { name: part.name.clone() });
+    }
+    PartState::decode(&bytes).map_err(|error| Damage::Frame { name: part.name.clone(), error })
 }
 
 /// Reads a manifest alone.
@@ -134,7 +141,7 @@ pub fn balance(manifest: &Manifest, state: &PartState) -> Result<(), Damage> {
         }
         counted += at.ledger.counted;
     }
-    let cells: u64 = state.groups.iter().flat_map(|group| &group.cells).map(|cell| cell.count).sum();
+    let cells = state.counted();
     if counted == cells { Ok(()) } else { Err(Damage::Ledger(format!("{counted} counted, {cells} in the cells"))) }
 }
 

@@ -18,22 +18,18 @@ use dataflows::{
     letter::DeadLetter,
     port::{Claim, LetterSink, StoreError, Version},
     rules::Rules,
-    time::EventTime,
 };
 
 use super::{
     Keeper, UnderWay, Word,
+    merge::Chain,
     patience::{patiently, until_reached},
     whole_ms,
 };
 use crate::{
     engine::reach::Reach,
     exit::{Exit, Failure},
-    live::{
-        input::Input,
-        plan::Identity,
-        rows::{self, Which},
-    },
+    live::{input::Input, plan::Identity},
     service::CheckpointFacts,
 };
 
@@ -42,12 +38,13 @@ pub struct Lead {
     pub identity: Identity,
     pub letters: Box<dyn LetterSink>,
     pub letters_reach: Reach,
-    pub rules: Rules,
+    /// The parts of the newest checkpoint.
+    pub chain: Chain,
     /// Between two checkpoints.
     pub interval: Duration,
     /// How many checkpoints are kept.
     pub keep: usize,
-    /// The newest checkpoint whose rows and letters are acknowledged.
+    /// The newest checkpoint whose rows are all acknowledged.
     pub acknowledged: Version,
     /// Whether only this process can write to the sink, so that it does so for all.
     pub writes_for_all: bool,
@@ -59,9 +56,8 @@ pub struct Lead {
 
 /// A checkpoint that is committed and not settled.
 struct Committed {
-    version: Version,
-    frontier: EventTime,
-    watermark: EventTime,
+    manifest: Manifest,
+    /// The new ones.
     parts: Vec<StoredPart>,
 }
 
@@ -125,9 +121,10 @@ impl Lead {
     ) -> Result<Committed, Failure> {
         // A log that was replaced while it was read must not be taken for the one before.
         until_reached(&keeper.facts, || self.input.confirm()).map_err(|failure| with_loss(failure, made))?;
-        let manifest = self.manifest(keeper.version(number), &parts, made)?;
+        let manifest = self.manifest(&keeper.rules, keeper.version(number), &parts, made)?;
         write_manifest(keeper, &manifest)?;
-        let Manifest { version, frontier, watermark, .. } = manifest;
+        let (version, frontier) = (manifest.version, manifest.frontier);
+        self.chain.set(&manifest.parts);
         let bytes = parts.iter().map(|part| part.info.bytes).sum();
         let duration_ms = made.since.map_or(0, |since| whole_ms(since.elapsed()));
         keeper.facts.set_last(CheckpointFacts { number, frontier, age_ms: 0, bytes, duration_ms });
@@ -136,10 +133,16 @@ impl Lead {
             patiently(&keeper.facts, keeper.sink_reach, || sink.set_claim(&claim))?;
         }
         tracing::debug!(number, frontier, bytes, "checkpoint committed");
-        Ok(Committed { version, frontier, watermark, parts })
+        Ok(Committed { manifest, parts })
     }
 
-    fn manifest(&self, version: Version, parts: &[StoredPart], made: &UnderWay) -> Result<Manifest, Failure> {
+    fn manifest(
+        &mut self,
+        rules: &Rules,
+        version: Version,
+        parts: &[StoredPart],
+        made: &UnderWay,
+    ) -> Result<Manifest, Failure> {
         let first = made.cuts.first().context("a checkpoint has at least one part")?;
         let mut counted = 0;
         for (partition, at) in &first.partitions.0 {
@@ -160,17 +163,18 @@ impl Lead {
             log: self.identity.log,
             key: self.identity.key,
             frontier: first.frontier,
-            watermark: first.partitions.watermark(&self.rules),
+            watermark: first.partitions.watermark(rules),
             acknowledged: self.acknowledged,
             meaning: self.identity.meaning,
             partitions: first.partitions.clone(),
-            parts: parts.iter().map(|part| part.info.clone()).collect(),
+            parts: self.chain.and(parts.iter().map(|part| part.info.clone())),
         })
     }
 
     /// Rows and letters of a committed checkpoint: of this process, and what no other process can write.
     fn publish(&mut self, keeper: &mut Keeper, committed: &Committed, made: &mut UnderWay) -> Result<(), Failure> {
-        keeper.write_rows(committed.version.number, made)?;
+        let Manifest { version, frontier, watermark, .. } = committed.manifest;
+        keeper.write_rows(version.number, made)?;
         let mut news: Vec<DeadLetter> = made.cuts.drain(..).flat_map(|cut| cut.part.letters).collect();
         for part in committed.parts.iter().skip(self.workers) {
             if !self.writes_for_all && !part.has_letters {
@@ -178,23 +182,28 @@ impl Lead {
             }
             let state = read_back(keeper, &part.info)?;
             if self.writes_for_all {
-                let rows = rows::rows(&state, Which::Unwritten, committed.watermark, committed.frontier);
-                keeper.write(committed.version, committed.frontier, &rows)?;
+                keeper.write(version, &state, watermark, frontier)?;
             }
             news.extend(state.letters);
         }
         news.sort_unstable_by_key(|letter| (letter.partition, letter.offset));
         let letters = &mut self.letters;
-        patiently(&keeper.facts, self.letters_reach, || letters.publish(committed.version, &news))
+        patiently(&keeper.facts, self.letters_reach, || letters.publish(version, &news))
     }
 
-    /// All is acknowledged: drops what is too old.
+    /// All is acknowledged: drops what is too old, and merges parts where there are many.
     fn settle(&mut self, keeper: &mut Keeper, committed: Committed, kept: &mut Kept) -> Result<(), Failure> {
-        self.acknowledged = committed.version;
-        kept.push_back((committed.version, committed.parts.into_iter().map(|part| part.info.name).collect()));
+        let manifest = committed.manifest;
+        // What is held back for the sink is written by a later one.
+        if keeper.write_from <= manifest.frontier {
+            self.acknowledged = manifest.version;
+        }
+        self.chain.merge_where_worthwhile(&manifest, self.acknowledged, &keeper.rules);
+        kept.push_back((manifest.version, manifest.parts.into_iter().map(|part| part.name).collect()));
         kept.drain(..kept.len().saturating_sub(self.keep));
         let versions: Vec<Version> = kept.iter().map(|(version, _)| *version).collect();
-        let names: Vec<String> = kept.iter().flat_map(|(_, names)| names.clone()).collect();
+        let names = kept.iter().flat_map(|(_, names)| names.clone()).chain(self.chain.in_the_making());
+        let names: Vec<String> = names.collect();
         let checkpoints = &mut keeper.checkpoints;
         patiently(&keeper.facts, Reach::Disk, || checkpoints.retain(&versions, &names))
     }
@@ -255,8 +264,8 @@ fn read_back(keeper: &mut Keeper, part: &PartInfo) -> Result<PartState, Failure>
                 "it is not the part that was written: is the checkpoint store the same for all?".into(),
             ));
         }
-        state = PartState::default();
-        state.decode_into(&bytes).map_err(|error| damaged(Box::new(error)))
+        state = PartState::decode(&bytes).map_err(|error| damaged(Box::new(error)))?;
+        Ok(())
     })?;
     Ok(state)
 }
