@@ -12,7 +12,10 @@ mod units;
 
 use std::path::PathBuf;
 
-pub use check::{CassandraSettings, Fault, HttpSettings, KafkaSettings, Settings, SinkKind, SourceKind, TimeSettings};
+pub use check::{
+    CassandraSettings, CheckpointPlace, Fault, HttpSettings, KafkaSettings, Settings, SinkKind, SourceKind,
+    TimeSettings,
+};
 pub use layers::{Effective, Layers};
 pub use text::Config;
 pub use units::parse_duration_ms;
