@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cassandra")]
 pub mod cassandra;
+mod checkpoint_names;
 pub mod embedded;
 pub mod files;
 pub mod json;
@@ -9,4 +10,6 @@ pub mod json;
 pub mod kafka;
 pub mod letter;
 pub mod memory;
+#[cfg(feature = "objects")]
+pub mod objects;
 pub mod partition;

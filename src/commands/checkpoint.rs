@@ -3,7 +3,7 @@
 //! Nothing here claims, creates or removes anything, so all of it works beside a running `tidemark run`. That one drops
 //! old checkpoints as it goes: one that is listed and then gone is told apart from one that is damaged.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use anyhow::anyhow;
 use chrono::{DateTime, SecondsFormat};
@@ -17,7 +17,7 @@ use dataflows::{
     },
     clock::Clock,
     ledger::Ledger,
-    port::{CheckpointStore as _, StoreError, Version},
+    port::{CheckpointStore, StoreError, Version},
     rules::Rules,
     time::{EVENT_TIME_MAX, EventTime},
 };
@@ -25,26 +25,74 @@ use dataflows::{
 use crate::{
     cli::CheckpointCommand,
     commands::print,
-    config::Settings,
-    engine,
-    exit::{Exit, Failure, OrExit as _},
+    config::{CheckpointPlace, Settings},
+    engine::{self, reach::Reach},
+    exit::{Exit, Failure},
 };
 
-/// How often the folder is listed anew where all that was listed is gone. Each time a whole checkpoint was made meanwhile.
+/// How often the store is listed anew where all that was listed is gone. Each time a whole checkpoint was made meanwhile.
 const TRIES: usize = 10;
 
-/// Lists, shows or verifies.
-pub fn run(settings: Settings, command: &CheckpointCommand) -> Result<(), Failure> {
-    let dir = &settings.checkpoint.dir;
-    match command {
-        CheckpointCommand::List { .. } => list(dir),
-        CheckpointCommand::Show { frontier, .. } => show(dir, *frontier),
-        CheckpointCommand::Verify { frontier, .. } => verify(dir, *frontier),
+/// A checkpoint store, as it is: nothing is claimed or created.
+struct Looked<'a> {
+    place: &'a CheckpointPlace,
+    reach: Reach,
+    store: Box<dyn CheckpointStore>,
+}
+
+impl<'a> Looked<'a> {
+    /// Opens it; where it is a folder that is missing, ends with `code`.
+    fn at(place: &'a CheckpointPlace, code: Exit) -> Result<Self, Failure> {
+        let store: Box<dyn CheckpointStore> = match place {
+            CheckpointPlace::Folder(dir) => Box::new(CheckpointDir::look_at(dir).map_err(|error| match error {
+                StoreError::Missing { name } => Failure::new(
+                    code,
+                    anyhow!("there is no folder {name}: nothing has kept a checkpoint under this data_dir yet"),
+                ),
+                error => Failure::new(Exit::Failed, error),
+            })?),
+            #[cfg(feature = "objects")]
+            CheckpointPlace::Bucket { name, prefix } => Box::new(engine::objects::open(name, prefix)?),
+            #[cfg(not(feature = "objects"))]
+            CheckpointPlace::Bucket { .. } => unreachable!("no settings of this build name one"),
+        };
+        Ok(Self { place, reach: Reach::of_checkpoints(place), store })
+    }
+
+    fn versions(&mut self) -> Result<Vec<Version>, Failure> {
+        self.store.manifests().map_err(|error| self.failure(error))
+    }
+
+    fn manifest(&mut self, version: Version) -> Result<Result<Manifest, Damage>, Failure> {
+        let read = plan::read_manifest(&mut *self.store, version);
+        self.reach.unless_away(read).map_err(|error| self.failure(error))
+    }
+
+    fn load(&mut self, version: Version) -> Result<Result<Loaded, Damage>, Failure> {
+        let loaded = plan::load(&mut *self.store, version);
+        self.reach.unless_away(loaded).map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: StoreError) -> Failure {
+        match self.reach {
+            Reach::Disk => Failure::new(Exit::Failed, error),
+            Reach::Network => self.reach.failure(error),
+        }
     }
 }
 
-fn list(dir: &Path) -> Result<(), Failure> {
-    let mut store = look_at(dir, Exit::Failed)?;
+/// Lists, shows or verifies.
+pub fn run(settings: Settings, command: &CheckpointCommand) -> Result<(), Failure> {
+    let place = &settings.checkpoint.place;
+    match command {
+        CheckpointCommand::List { .. } => list(place),
+        CheckpointCommand::Show { frontier, .. } => show(place, *frontier),
+        CheckpointCommand::Verify { frontier, .. } => verify(place, *frontier),
+    }
+}
+
+fn list(place: &CheckpointPlace) -> Result<(), Failure> {
+    let mut store = Looked::at(place, Exit::Failed)?;
     let mut table = new_table(["version", "frontier", "", "watermark", "read", "bytes", "parts", "acknowledged"]);
     let mut damaged = String::new();
     let manifests = manifests(&mut store)?;
@@ -61,7 +109,7 @@ fn list(dir: &Path) -> Result<(), Failure> {
     }
     align_right(&mut table, [4, 5, 6]);
     if manifests.is_empty() {
-        return print(&format!("no checkpoint in {}\n", dir.display()));
+        return print(&format!("no checkpoint in {place}\n"));
     }
     print(&format!("{}{damaged}", lines(&table)))
 }
@@ -79,10 +127,10 @@ fn row_of(manifest: &Manifest) -> [String; 8] {
     ]
 }
 
-fn show(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
-    let mut store = look_at(dir, Exit::NoCheckpoint)?;
-    let manifest = newest(&mut store, dir, frontier)?;
-    let loaded = plan::load(&mut store, manifest.version);
+fn show(place: &CheckpointPlace, frontier: Option<EventTime>) -> Result<(), Failure> {
+    let mut store = Looked::at(place, Exit::NoCheckpoint)?;
+    let manifest = newest(&mut store, frontier)?;
+    let loaded = store.load(manifest.version)?;
     match loaded {
         Ok(Loaded { manifest, mut state }) => {
             let rules = Rules { remember_ms: manifest.meaning.remember_ms, ..Rules::default() };
@@ -101,7 +149,7 @@ fn show(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
 }
 
 /// The newest checkpoint at this frontier, or the newest of all.
-fn newest(store: &mut CheckpointDir, dir: &Path, frontier: Option<EventTime>) -> Result<Manifest, Failure> {
+fn newest(store: &mut Looked<'_>, frontier: Option<EventTime>) -> Result<Manifest, Failure> {
     for (version, manifest) in manifests(store)? {
         match (manifest, frontier) {
             (Ok(manifest), Some(frontier)) if manifest.frontier != frontier => {}
@@ -114,7 +162,7 @@ fn newest(store: &mut CheckpointDir, dir: &Path, frontier: Option<EventTime>) ->
             }
         }
     }
-    Err(none(dir, frontier))
+    Err(none(store.place, frontier))
 }
 
 fn described(manifest: &Manifest, state: Option<&PartState>) -> String {
@@ -203,8 +251,8 @@ struct Tried {
     gone: usize,
 }
 
-fn verify(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
-    let mut store = look_at(dir, Exit::NoCheckpoint)?;
+fn verify(place: &CheckpointPlace, frontier: Option<EventTime>) -> Result<(), Failure> {
+    let mut store = Looked::at(place, Exit::NoCheckpoint)?;
     let mut tried = Tried::default();
     for _ in 0..TRIES {
         tried = verify_once(&mut store, frontier)?;
@@ -212,10 +260,10 @@ fn verify(dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
             break;
         }
     }
-    concluded(&tried, dir, frontier)
+    concluded(&tried, place, frontier)
 }
 
-fn verify_once(store: &mut CheckpointDir, frontier: Option<EventTime>) -> Result<Tried, Failure> {
+fn verify_once(store: &mut Looked<'_>, frontier: Option<EventTime>) -> Result<Tried, Failure> {
     let mut tried = Tried::default();
     for (version, manifest) in manifests(store)? {
         match (&manifest, frontier) {
@@ -226,7 +274,11 @@ fn verify_once(store: &mut CheckpointDir, frontier: Option<EventTime>) -> Result
             }
             _ => {}
         }
-        let verdict = match manifest.and_then(|_| plan::load(store, version)) {
+        let loaded = match manifest {
+            Ok(_) => store.load(version)?,
+            Err(damage) => Err(damage),
+        };
+        let verdict = match loaded {
             Ok(loaded) => {
                 tried.good += 1;
                 format!("good     {}", balanced(&loaded))
@@ -259,50 +311,38 @@ fn balanced(loaded: &Loaded) -> String {
     )
 }
 
-fn concluded(tried: &Tried, dir: &Path, frontier: Option<EventTime>) -> Result<(), Failure> {
-    let dir_shown = dir.display();
+fn concluded(tried: &Tried, place: &CheckpointPlace, frontier: Option<EventTime>) -> Result<(), Failure> {
     match tried {
-        Tried { good: 0, damaged: 0, gone: 0 } => Err(none(dir, frontier)),
+        Tried { good: 0, damaged: 0, gone: 0 } => Err(none(place, frontier)),
         Tried { good: 0, damaged: 0, gone: 1.. } => {
-            Err(anyhow!("the checkpoints in {dir_shown} went faster than they could be read; try again"))?
+            Err(anyhow!("the checkpoints in {place} went faster than they could be read; try again"))?
         }
         Tried { good: 0, damaged, .. } => {
-            let error = anyhow!("none of the checkpoints in {dir_shown} is good: {damaged} damaged");
+            let error = anyhow!("none of the checkpoints in {place} is good: {damaged} damaged");
             Err(Failure::new(Exit::NoCheckpoint, error))
         }
         Tried { damaged: 0, .. } => Ok(()),
         Tried { good, damaged, .. } => {
-            Err(anyhow!("{damaged} of {} checkpoints in {dir_shown} are damaged", good + damaged))?
+            Err(anyhow!("{damaged} of {} checkpoints in {place} are damaged", good + damaged))?
         }
     }
 }
 
-/// Opens the folder as it is; where it is missing, ends with `code`.
-fn look_at(dir: &Path, code: Exit) -> Result<CheckpointDir, Failure> {
-    CheckpointDir::look_at(dir).map_err(|error| match error {
-        StoreError::Missing { name } => Failure::new(
-            code,
-            anyhow!("there is no folder {name}: nothing has kept a checkpoint under this data_dir yet"),
-        ),
-        error => Failure::new(Exit::Failed, error),
-    })
-}
-
-fn none(dir: &Path, frontier: Option<EventTime>) -> Failure {
+fn none(place: &CheckpointPlace, frontier: Option<EventTime>) -> Failure {
     let which = frontier.map_or(String::new(), |frontier| format!(" at frontier {frontier}"));
-    Failure::new(Exit::NoCheckpoint, anyhow!("there is no checkpoint{which} in {}", dir.display()))
+    Failure::new(Exit::NoCheckpoint, anyhow!("there is no checkpoint{which} in {place}"))
 }
 
 /// A manifest that was tried to be read.
 type Read = (Version, Result<Manifest, Damage>);
 
 /// All manifests, newest first, without those that go while they are read. Where all went, there are newer ones.
-fn manifests(store: &mut CheckpointDir) -> Result<Vec<Read>, Failure> {
+fn manifests(store: &mut Looked<'_>) -> Result<Vec<Read>, Failure> {
     let mut manifests = Vec::new();
     for _ in 0..TRIES {
-        let versions = store.manifests().or_exit(Exit::Failed)?;
+        let versions = store.versions()?;
         for version in versions.iter().rev() {
-            let manifest = plan::read_manifest(store, *version);
+            let manifest = store.manifest(*version)?;
             let gone = match &manifest {
                 Ok(_) => false,
                 Err(damage) => is_gone(store, *version, damage)?,
@@ -319,9 +359,9 @@ fn manifests(store: &mut CheckpointDir) -> Result<Vec<Read>, Failure> {
 }
 
 /// Whether something is missing because the checkpoint is: a manifest goes before its parts do.
-fn is_gone(store: &mut CheckpointDir, version: Version, damage: &Damage) -> Result<bool, Failure> {
+fn is_gone(store: &mut Looked<'_>, version: Version, damage: &Damage) -> Result<bool, Failure> {
     match damage {
-        Damage::Store(StoreError::Missing { .. }) => Ok(!store.manifests().or_exit(Exit::Failed)?.contains(&version)),
+        Damage::Store(StoreError::Missing { .. }) => Ok(!store.versions()?.contains(&version)),
         _ => Ok(false),
     }
 }
@@ -393,14 +433,16 @@ mod tests {
     #[test]
     fn a_checkpoint_that_went_while_it_was_read_is_not_damaged() {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = CheckpointDir::open(dir.path()).unwrap();
+        CheckpointDir::open(dir.path()).unwrap();
+        let place = CheckpointPlace::Folder(dir.path().to_owned());
+        let mut looked = Looked::at(&place, Exit::Failed).unwrap();
         let version = Version { generation: 1, number: 1 };
-        store.commit(version, b"manifest").unwrap();
+        looked.store.commit(version, b"manifest").unwrap();
         let missing = Damage::Store(StoreError::Missing { name: "a.part".into() });
-        assert!(!is_gone(&mut store, version, &missing).unwrap(), "a part is missing, and the checkpoint is there");
-        store.retain(&[], &[]).unwrap();
-        assert!(is_gone(&mut store, version, &missing).unwrap());
-        assert!(!is_gone(&mut store, version, &Damage::Mixed { name: "a.part".into() }).unwrap());
+        assert!(!is_gone(&mut looked, version, &missing).unwrap(), "a part is missing, and the checkpoint is there");
+        looked.store.retain(&[], &[]).unwrap();
+        assert!(is_gone(&mut looked, version, &missing).unwrap());
+        assert!(!is_gone(&mut looked, version, &Damage::Mixed { name: "a.part".into() }).unwrap());
     }
 
     #[test]

@@ -205,8 +205,32 @@ pub struct CheckpointSettings {
     pub interval_ms: u64,
     /// How many are kept.
     pub keep: NonZeroUsize,
-    /// The folder.
-    pub dir: PathBuf,
+    /// Where.
+    pub place: CheckpointPlace,
+}
+
+/// Where checkpoints are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointPlace {
+    /// A folder.
+    Folder(PathBuf),
+    /// A bucket of S3, or of what talks like it. Who asks, and where, is in the environment (`AWS_…`) and never here.
+    Bucket {
+        /// The bucket.
+        name: String,
+        /// What all keys begin with, without slashes around; may be empty.
+        prefix: String,
+    },
+}
+
+impl fmt::Display for CheckpointPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(dir) => write!(f, "{}", dir.display()),
+            Self::Bucket { name, prefix } if prefix.is_empty() => write!(f, "s3://{name}"),
+            Self::Bucket { name, prefix } => write!(f, "s3://{name}/{prefix}"),
+        }
+    }
 }
 
 /// The door.
@@ -473,21 +497,18 @@ impl Judge {
     }
 
     fn checkpoint(&mut self, checkpoint: &text::Checkpoint, data_dir: &Path) -> CheckpointSettings {
-        let dir = match checkpoint.store.as_deref().map(|store| (store, store.strip_prefix("file:"))) {
-            None => data_dir.join(CHECKPOINTS),
-            Some((_, Some(dir))) if !dir.is_empty() => data_dir.join(dir),
-            Some((store, _)) => {
-                self.fault(
-                    "checkpoint.store",
-                    format!("{store:?} is not \"file:FOLDER\"; other stores are not in this build"),
-                );
-                PathBuf::new()
-            }
-        };
+        let place = checkpoint.store.as_deref().map_or_else(
+            || Ok(CheckpointPlace::Folder(data_dir.join(CHECKPOINTS))),
+            |store| checkpoint_place(store, data_dir),
+        );
+        let place = place.unwrap_or_else(|problem| {
+            self.fault("checkpoint.store", problem);
+            CheckpointPlace::Folder(PathBuf::new())
+        });
         CheckpointSettings {
             interval_ms: self.duration("checkpoint.interval", &checkpoint.interval, INTERVAL_MS_MIN),
             keep: self.whole("checkpoint.keep", checkpoint.keep, 1..=1_000_000),
-            dir,
+            place,
         }
     }
 
@@ -542,6 +563,44 @@ impl Judge {
     }
 }
 
+/// The place that a URL names, or what is wrong with it. What may hold a password by mistake is not repeated.
+fn checkpoint_place(store: &str, data_dir: &Path) -> Result<CheckpointPlace, String> {
+    const KNOWN: &str = "\"file:FOLDER\" and \"s3://BUCKET/PREFIX\" are";
+    match store.split_once(':') {
+        Some(("file", dir)) if !dir.is_empty() => Ok(CheckpointPlace::Folder(data_dir.join(dir))),
+        Some(("s3", _)) if !cfg!(feature = "objects") => {
+            Err("\"s3\" is not in this build; \"file:FOLDER\" is".to_owned())
+        }
+        Some(("s3", rest)) => bucket(rest),
+        Some(("memory", _)) => Err(format!("what is kept in memory is gone when it is needed; {KNOWN} kept")),
+        Some((scheme @ ("gs" | "az" | "azure" | "abfs" | "abfss" | "http" | "https"), _)) => {
+            Err(format!("{scheme:?} is no kind of store that this build knows; {KNOWN}"))
+        }
+        _ => Err(format!("{store:?} is no store; {KNOWN}")),
+    }
+}
+
+/// `//BUCKET/PREFIX`, by the rules of S3 for buckets and by what needs no quoting anywhere for keys.
+fn bucket(rest: &str) -> Result<CheckpointPlace, String> {
+    let rest = rest.strip_prefix("//").unwrap_or_default();
+    let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    let in_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+    if !(3..=63).contains(&name.len()) || !name.bytes().all(in_name) {
+        return Err(
+            "its bucket is not 3 to 63 small letters, digits, dots and dashes, as in \"s3://BUCKET/PREFIX\"; keys and \
+                    addresses come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …)"
+                .to_owned(),
+        );
+    }
+    let in_prefix = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=".contains(&byte);
+    let is_segment = |segment: &str| segment.bytes().all(in_prefix) && !["", ".", ".."].contains(&segment);
+    if !prefix.is_empty() && !prefix.split('/').all(is_segment) {
+        return Err("its prefix is not letters, digits and -_.= between single slashes".to_owned());
+    }
+    Ok(CheckpointPlace::Bucket { name: name.to_owned(), prefix: prefix.to_owned() })
+}
+
 fn widened<N: TryFrom<NonZeroU32>>(number: NonZeroU32) -> N {
     N::try_from(number).ok().expect("32 bits fit into every type here")
 }
@@ -579,7 +638,7 @@ mod tests {
         assert_eq!(settings.time, time);
         assert_eq!(settings.index, IndexSettings { hot_ms: 172_800_000, as_of_ms: 900_000 });
         assert_eq!((settings.checkpoint.interval_ms, settings.checkpoint.keep.get()), (5000, 3));
-        assert_eq!(settings.checkpoint.dir, Path::new("tidemark-data/checkpoints"));
+        assert_eq!(settings.checkpoint.place, CheckpointPlace::Folder("tidemark-data/checkpoints".into()));
         assert_eq!(settings.http.listen, SocketAddr::from(([127, 0, 0, 1], 7070)));
         assert_eq!(settings.http.token_file, None);
         assert_eq!(settings.http.limits.body_bytes.get(), 4 << 20);
@@ -613,8 +672,19 @@ mod tests {
             ("index.hot = \"1559999ms\"", "index.hot"),
             ("checkpoint.interval = \"99ms\"", "checkpoint.interval"),
             ("checkpoint.keep = 0", "checkpoint.keep"),
-            ("checkpoint.store = \"s3://bucket\"", "checkpoint.store"),
             ("checkpoint.store = \"file:\"", "checkpoint.store"),
+            ("checkpoint.store = \"folder\"", "checkpoint.store"),
+            ("checkpoint.store = \"s3:bucket\"", "checkpoint.store"),
+            ("checkpoint.store = \"s3://\"", "checkpoint.store"),
+            ("checkpoint.store = \"s3:///prefix\"", "checkpoint.store"),
+            ("checkpoint.store = \"s3://Bucket\"", "checkpoint.store"),
+            ("checkpoint.store = \"s3://key:secret@bucket\"", "checkpoint.store"),
+            ("checkpoint.store = \"s3://bucket//a\"", "checkpoint.store"),
+            ("checkpoint.store = \"s3://bucket/a/../b\"", "checkpoint.store"),
+            ("checkpoint.store = \"s3://bucket/a b\"", "checkpoint.store"),
+            ("checkpoint.store = \"memory:\"", "checkpoint.store"),
+            ("checkpoint.store = \"gs://bucket\"", "checkpoint.store"),
+            ("checkpoint.store = \"az://container\"", "checkpoint.store"),
             ("http.listen = \"localhost\"", "http.listen"),
             ("http.listen = \"0.0.0.0:7070\"", "http.listen"),
             ("http.listen = \"[::]:7070\"", "http.listen"),
@@ -675,7 +745,24 @@ mod tests {
             ("data_dir = \"d\"\ncheckpoint.store = \"file:c/x\"", "d/c/x"),
             ("data_dir = \"d\"\ncheckpoint.store = \"file:/c\"", "/c"),
         ] {
-            assert_eq!(check(lines).unwrap().checkpoint.dir, Path::new(dir), "{lines}");
+            assert_eq!(check(lines).unwrap().checkpoint.place, CheckpointPlace::Folder(dir.into()), "{lines}");
         }
+    }
+
+    #[cfg(feature = "objects")]
+    #[test]
+    fn a_bucket_is_named_by_its_url_and_no_secret_in_one_is_repeated() {
+        for (url, name, prefix, shown) in [
+            ("s3://views", "views", "", "s3://views"),
+            ("s3://views/", "views", "", "s3://views"),
+            ("s3://my.views-1/a/b_c=d", "my.views-1", "a/b_c=d", "s3://my.views-1/a/b_c=d"),
+            ("s3://views/a/", "views", "a", "s3://views/a"),
+        ] {
+            let place = check(&format!("checkpoint.store = {url:?}")).unwrap().checkpoint.place;
+            assert_eq!(place, CheckpointPlace::Bucket { name: name.to_owned(), prefix: prefix.to_owned() });
+            assert_eq!(place.to_string(), shown);
+        }
+        let faults = check("checkpoint.store = \"s3://key:secret@bucket/a\"").unwrap_err();
+        assert!(!faults[0].to_string().contains("secret"), "{faults:?}");
     }
 }

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub use check::CassandraSettings;
 #[cfg(feature = "kafka")]
 pub use check::KafkaSettings;
-pub use check::{Fault, HttpSettings, Settings, SinkKind, SourceKind, TimeSettings};
+pub use check::{CheckpointPlace, Fault, HttpSettings, Settings, SinkKind, SourceKind, TimeSettings};
 pub use layers::{Effective, Layers};
 pub use text::Config;
 pub use units::parse_duration_ms;

@@ -4,6 +4,8 @@
 pub mod cassandra;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(feature = "objects")]
+pub mod objects;
 pub mod reach;
 
 use std::{

@@ -46,6 +46,7 @@ pub struct Keeper {
     pub inbox: Receiver<Word>,
     pub mailbox: Mailbox,
     pub checkpoints: Box<dyn CheckpointStore>,
+    pub checkpoints_reach: Reach,
     /// What this process writes rows to.
     pub sink: Option<Box<dyn CountSink>>,
     pub sink_reach: Reach,
@@ -114,7 +115,7 @@ impl Keeper {
         let (number, worker, paused_ms) = (cut.number, cut.worker, cut.paused_ms);
         tracing::debug!(number, worker, paused_ms, bytes = bytes.len(), "a worker was cut");
         let checkpoints = &mut self.checkpoints;
-        patiently(&self.facts, Reach::Disk, || checkpoints.put_part(&name, &bytes))?;
+        patiently(&self.facts, self.checkpoints_reach, || checkpoints.put_part(&name, &bytes))?;
         let part = StoredPart {
             info: PartInfo::of(name, cut.number, &bytes),
             counted: cut.counted,

@@ -134,6 +134,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         inbox,
         mailbox: mailbox.clone(),
         checkpoints,
+        checkpoints_reach: ports::checkpoints_reach(settings),
         sink,
         sink_reach: ports::sink_reach(settings),
         process: place.process,

@@ -1,7 +1,7 @@
 //! What the first process does at a start: finds out whose the state is and where to resume, writes again what a crash
 //! left, and plans the start for all processes.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use dataflows::{
@@ -9,11 +9,11 @@ use dataflows::{
     checkpoint::{
         manifest::{Manifest, Meaning, PartInfo},
         part::PartState,
-        plan::{self as checkpoints, Loaded, Resume},
+        plan::{self as checkpoints, Damage, Loaded, Resume},
     },
     clock::Clock,
     identity::IdKey,
-    port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, SinkError, Version},
+    port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
     rules::Rules,
     time::EventTime,
 };
@@ -28,7 +28,7 @@ use super::{
 use crate::{
     commands::replay::secret,
     config::{Settings, SourceKind},
-    engine,
+    engine::{self, reach::Reach},
     exit::{Exit, Failure, OrExit as _},
 };
 
@@ -58,6 +58,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     let mut store = ports::checkpoints(settings)?;
     let mut sink = ports::sink(settings, place)?;
     let (of_sink, of_letters) = (ports::sink_reach(settings), ports::letters_reach(settings));
+    let (of_store, patience) = (ports::checkpoints_reach(settings), patience(settings));
     let mut claim = match &mut sink {
         Some(sink) => sink.claim().map_err(|error| of_sink.failure(error))?,
         None => None,
@@ -65,13 +66,14 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     // Claim first, then look: no older process can commit behind our back. Rows and letters may be older than the
     // checkpoints, where these were lost; under a lesser generation ours would be taken for theirs.
     let above = claim.as_ref().map_or(0, |claim| claim.generation).max(newest_letters(settings)?.generation);
-    let generation = store.claim_generation(above).or_exit(Exit::StateUnwritable)?;
+    let generation = of_store.at_start(patience, || store.claim_generation(above))?;
     if let Some(sink) = sink.as_mut().filter(|_| from_start && claim.take().is_some()) {
         // What is counted anew may lack windows that it holds, if the log or the meaning of the counts has changed. A
         // crash from here on leaves either a checkpoint, whose rows are then all written, or none.
         sink.clear().map_err(|error| of_sink.failure(error))?;
     }
-    let newest = store.manifests().or_exit(Exit::StateUnwritable)?.last().map_or(0, |newest| newest.number);
+    let manifests = of_store.at_start(patience, || store.manifests())?;
+    let newest = manifests.last().map_or(0, |newest| newest.number);
     let (log, meaning, offsets) = (input.id(), Meaning::of(rules), input.offsets()?);
     let base = |history, key| Plan {
         identity: Identity { history, log, key, meaning, generation },
@@ -85,7 +87,11 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         rules: *rules,
         workers: place.workers,
     };
-    let found = find(&mut *store, &meaning, claim.as_ref(), from_start)?;
+    let resume = match from_start {
+        true => None,
+        false => Some(of_store.at_start(patience, || resume(&mut *store, &meaning, of_store))?),
+    };
+    let found = find(resume, claim.as_ref())?;
     let (mut chain, mut acknowledged) = (Vec::new(), Version::default());
     let (mut plan, state, letters) = match found {
         None => {
@@ -145,7 +151,10 @@ pub fn follow(settings: &Settings, rules: &Rules, place: &Place, plan: Plan) -> 
     let state = match plan.resumed {
         None => PartState::default(),
         Some(version) => {
-            let loaded = checkpoints::load(&mut *store, version)
+            let of_store = ports::checkpoints_reach(settings);
+            let load = || of_store.unless_away(checkpoints::load(&mut *store, version));
+            let loaded = of_store
+                .at_start(patience(settings), load)?
                 .context("reading the checkpoint that the first process resumes: is checkpoint.store the same for all?")
                 .or_exit(Exit::NoCheckpoint)?;
             plan::settled(loaded.state, plan.write_from)
@@ -189,18 +198,33 @@ fn fresh_history() -> Result<u128, Failure> {
     Ok(u128::from(low) | u128::from(high) << 64)
 }
 
+/// How long a server is waited for.
+fn patience(settings: &Settings) -> Duration {
+    Duration::from_millis(settings.cluster.patience_ms)
+}
+
+/// What the store says is to be done; an error while it does not say it of each checkpoint that counts.
+fn resume(store: &mut dyn CheckpointStore, meaning: &Meaning, reach: Reach) -> Result<Resume, StoreError> {
+    let decided = checkpoints::resume(store, meaning)?;
+    let skip = |skipped: Vec<(Version, Damage)>| {
+        let known =
+            |(version, damage)| Ok((version, reach.unless_away::<()>(Err(damage))?.expect_err("it is damaged")));
+        skipped.into_iter().map(known).collect::<Result<_, StoreError>>()
+    };
+    Ok(match decided {
+        Resume::From { loaded, skipped } => Resume::From { loaded, skipped: skip(skipped)? },
+        Resume::NoneGood { skipped } => Resume::NoneGood { skipped: skip(skipped)? },
+        decided => decided,
+    })
+}
+
 /// The checkpoint to resume, or none where the log is to be counted from its first record.
-fn find(
-    store: &mut dyn CheckpointStore,
-    meaning: &Meaning,
-    claim: Option<&Claim>,
-    from_start: bool,
-) -> Result<Option<Loaded>, Failure> {
-    if from_start {
+fn find(resume: Option<Resume>, claim: Option<&Claim>) -> Result<Option<Loaded>, Failure> {
+    let Some(resume) = resume else {
         tracing::warn!("counting the log anew from its first record, as told by --from-start");
         return Ok(None);
-    }
-    match checkpoints::resume(store, meaning).or_exit(Exit::StateUnwritable)? {
+    };
+    match resume {
         Resume::Fresh if claim.is_some() => {
             let error = anyhow!("the store holds rows, but there is no checkpoint that they belong to");
             Err(Failure::new(Exit::NoCheckpoint, error))

@@ -8,14 +8,25 @@ use dataflows::port::{CheckpointStore, CountSink, LetterSink};
 use super::{cluster::Place, embedded::EmbeddedLog, forward::Forward, input::Input};
 use crate::{
     commands::replay::store_failure,
-    config::{Settings, SinkKind, SourceKind},
+    config::{CheckpointPlace, Settings, SinkKind, SourceKind},
     engine::reach::Reach,
     exit::{Exit, Failure, OrExit as _},
 };
 
-/// Where checkpoints go. The same for all processes.
+/// Where checkpoints go. The same for all processes. No server is asked yet.
 pub fn checkpoints(settings: &Settings) -> Result<Box<dyn CheckpointStore>, Failure> {
-    Ok(Box::new(CheckpointDir::open(&settings.checkpoint.dir).or_exit(Exit::StateUnwritable)?))
+    Ok(match &settings.checkpoint.place {
+        CheckpointPlace::Folder(dir) => Box::new(CheckpointDir::open(dir).or_exit(Exit::StateUnwritable)?),
+        #[cfg(feature = "objects")]
+        CheckpointPlace::Bucket { name, prefix } => Box::new(crate::engine::objects::open(name, prefix)?),
+        #[cfg(not(feature = "objects"))]
+        CheckpointPlace::Bucket { .. } => return Err(not_in_this_build("checkpoint.store = \"s3:…\"")),
+    })
+}
+
+/// Where checkpoints are.
+pub fn checkpoints_reach(settings: &Settings) -> Reach {
+    Reach::of_checkpoints(&settings.checkpoint.place)
 }
 
 /// What is read and written to.
@@ -83,7 +94,7 @@ pub fn letters(
     })
 }
 
-#[cfg(not(all(feature = "kafka", feature = "cassandra")))]
+#[cfg(not(all(feature = "kafka", feature = "cassandra", feature = "objects")))]
 fn not_in_this_build(what: &str) -> Failure {
     Failure::new(Exit::Usage, anyhow::anyhow!("{what} is not in this build"))
 }

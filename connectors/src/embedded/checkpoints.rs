@@ -22,17 +22,10 @@ use std::{
 
 use dataflows::port::{CheckpointStore, StoreError, Version};
 
-/// How many claims outlive a [`CheckpointStore::retain`]: the greatest is needed, the others tell an operator of restarts.
-const CLAIMS_KEPT: usize = 4;
-
-/// Attempts at one claim. Each failed one means that another process claimed in the same instant.
-const CLAIM_ATTEMPTS_MAX: usize = 1_000;
-
-/// The greatest length of a part's name, bytes: file systems take 255.
-const PART_NAME_BYTES_MAX: usize = 200;
-
-const CLAIM_PREFIX: &str = "generation-";
-const MANIFEST_SUFFIX: &str = ".manifest";
+use crate::checkpoint_names::{
+    CLAIM_ATTEMPTS_MAX, PARTS, claim_name, fits_a_part, greatest_claim, manifest_name, manifest_of, next_generation,
+    old_claims,
+};
 
 /// A [`CheckpointStore`] on a directory.
 ///
@@ -53,7 +46,7 @@ impl CheckpointDir {
     /// Opens the directory, and creates it where it is missing.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         let root = dir.as_ref().to_owned();
-        let parts = root.join("parts");
+        let parts = root.join(PARTS);
         file::create_dir(&parts).map_err(|cause| failed(&parts, cause))?;
         Ok(Self { root, parts, own_generation: None })
     }
@@ -62,7 +55,7 @@ impl CheckpointDir {
     pub fn look_at(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         let root = dir.as_ref().to_owned();
         match fs::metadata(&root) {
-            Ok(found) if found.is_dir() => Ok(Self { parts: root.join("parts"), root, own_generation: None }),
+            Ok(found) if found.is_dir() => Ok(Self { parts: root.join(PARTS), root, own_generation: None }),
             Ok(_) => Err(failed(&root, io::ErrorKind::NotADirectory.into())),
             Err(cause) => Err(missing_or_failed(&root, cause)),
         }
@@ -72,20 +65,13 @@ impl CheckpointDir {
         file::names(&self.root).map_err(|cause| failed(&self.root, cause))
     }
 
-    fn greatest_claim(&self) -> Result<u64, StoreError> {
-        Ok(self.names()?.iter().filter_map(|name| claim_of(name)).max().unwrap_or(0))
-    }
-
     fn is_fenced(&self, generation: u64) -> Result<bool, StoreError> {
-        Ok(generation < self.greatest_claim()?)
+        Ok(generation < greatest_claim(&self.names()?))
     }
 
     fn part_path(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.parts.join(name);
-        let fits = (1..=PART_NAME_BYTES_MAX).contains(&name.len())
-            && !name.starts_with('.')
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
-        if fits { Ok(path) } else { Err(failed(&path, io::ErrorKind::InvalidFilename.into())) }
+        if fits_a_part(name) { Ok(path) } else { Err(failed(&path, io::ErrorKind::InvalidFilename.into())) }
     }
 
     fn manifest_path(&self, version: Version) -> PathBuf {
@@ -103,12 +89,8 @@ impl CheckpointDir {
 impl CheckpointStore for CheckpointDir {
     fn claim_generation(&mut self, above: u64) -> Result<u64, StoreError> {
         for _ in 0..CLAIM_ATTEMPTS_MAX {
-            let known = self.names()?;
-            let known = known
-                .iter()
-                .filter_map(|name| claim_of(name).or_else(|| manifest_of(name).map(|version| version.generation)));
-            let generation = known.max().unwrap_or(0).max(above).checked_add(1).expect("nobody starts 2^64 times");
-            let name = format!("{CLAIM_PREFIX}{generation:020}");
+            let generation = next_generation(&self.names()?, above);
+            let name = claim_name(generation);
             match file::create_empty(&self.root, &name) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 done => done.map_err(|cause| failed(&self.root.join(name), cause))?,
@@ -117,7 +99,7 @@ impl CheckpointStore for CheckpointDir {
             return Ok(generation);
         }
         let cause = io::Error::other(format!("{CLAIM_ATTEMPTS_MAX} claims in a row were lost to other processes"));
-        Err(failed(&self.root.join(CLAIM_PREFIX), cause))
+        Err(failed(&self.root, cause))
     }
 
     fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
@@ -169,21 +151,8 @@ impl CheckpointStore for CheckpointDir {
         self.remove_all(dropped.map(|name| self.parts.join(name)))?;
         let temps = names.iter().filter(|name| name.starts_with(file::TEMP_PREFIX));
         self.remove_all(temps.map(|name| self.root.join(name)))?;
-        let old_claims = names.iter().filter(|name| claim_of(name).is_some()).rev().skip(CLAIMS_KEPT);
-        self.remove_all(old_claims.map(|name| self.root.join(name)))
+        self.remove_all(old_claims(&names).map(|name| self.root.join(name)))
     }
-}
-
-fn manifest_name(version: Version) -> String {
-    format!("{}{MANIFEST_SUFFIX}", file::version_stem(version))
-}
-
-fn manifest_of(name: &str) -> Option<Version> {
-    file::parse_version_stem(name.strip_suffix(MANIFEST_SUFFIX)?)
-}
-
-fn claim_of(name: &str) -> Option<u64> {
-    file::parse_digits(name.strip_prefix(CLAIM_PREFIX)?)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, StoreError> {

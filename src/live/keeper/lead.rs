@@ -205,7 +205,7 @@ impl Lead {
             let versions: Vec<Version> = kept.iter().map(|(version, _)| *version).collect();
             let names: Vec<String> = kept.iter().flat_map(|(_, names)| names.clone()).collect();
             let checkpoints = &mut keeper.checkpoints;
-            patiently(&keeper.facts, Reach::Disk, || checkpoints.retain(&versions, &names))?;
+            patiently(&keeper.facts, keeper.checkpoints_reach, || checkpoints.retain(&versions, &names))?;
         }
         self.chain.merge_where_worthwhile(&manifest, self.acknowledged, &keeper.rules);
         Ok(())
@@ -243,14 +243,18 @@ fn drop_old(kept: &mut Kept, keep: usize) {
 }
 
 fn kept(keeper: &mut Keeper) -> Result<Kept, Failure> {
-    let versions = keeper.checkpoints.manifests().map_err(|error| Reach::Disk.failure(error))?;
+    let (checkpoints, reach) = (&mut *keeper.checkpoints, keeper.checkpoints_reach);
     let mut kept = VecDeque::new();
-    for version in versions {
-        // One that can't be read is of no use, but it is not ours to drop before newer ones are made.
-        let parts = plan::read_manifest(&mut *keeper.checkpoints, version).map(|manifest| manifest.parts);
-        let names = parts.unwrap_or_default().into_iter().map(|part| part.name).collect();
-        kept.push_back((version, names));
-    }
+    patiently(&keeper.facts, reach, || -> Result<(), StoreError> {
+        kept.clear();
+        for version in checkpoints.manifests()? {
+            // One that can't be read is of no use, but it is not ours to drop before newer ones are made.
+            let parts = reach.unless_away(plan::read_manifest(checkpoints, version))?.map(|manifest| manifest.parts);
+            let names = parts.unwrap_or_default().into_iter().map(|part| part.name).collect();
+            kept.push_back((version, names));
+        }
+        Ok(())
+    })?;
     Ok(kept)
 }
 
@@ -258,7 +262,7 @@ fn write_manifest(keeper: &mut Keeper, manifest: &Manifest) -> Result<(), Failur
     let bytes = manifest.encode();
     let (checkpoints, version) = (&mut keeper.checkpoints, manifest.version);
     let mut tried = false;
-    patiently(&keeper.facts, Reach::Disk, || match checkpoints.commit(version, &bytes) {
+    patiently(&keeper.facts, keeper.checkpoints_reach, || match checkpoints.commit(version, &bytes) {
         // A try that failed may have created it all the same: then it is ours, to the byte.
         Err(StoreError::Taken { .. }) if tried && checkpoints.manifest(version).is_ok_and(|there| there == bytes) => {
             Ok(())
@@ -274,7 +278,7 @@ fn write_manifest(keeper: &mut Keeper, manifest: &Manifest) -> Result<(), Failur
 fn read_back(keeper: &mut Keeper, part: &PartInfo) -> Result<PartState, Failure> {
     let mut state = PartState::default();
     let checkpoints = &mut keeper.checkpoints;
-    patiently(&keeper.facts, Reach::Disk, || {
+    patiently(&keeper.facts, keeper.checkpoints_reach, || {
         let bytes = checkpoints.part(&part.name)?;
         let damaged = |cause| StoreError::Failed { name: part.name.clone(), cause };
         if !part.matches(&bytes) {

@@ -22,7 +22,7 @@ pub fn tool<A: AsRef<OsStr>>(tool: &str, arguments: impl IntoIterator<Item = A>,
     run(command, stdin).unwrap_or_else(|fault| panic!("{fault}"))
 }
 
-/// Runs a script with the Python that has `confluent_kafka` and `cassandra`, and returns what it prints to stdout.
+/// Runs a script with the Python that has `confluent_kafka`, `cassandra` and `boto3`, and returns what it prints to stdout.
 #[track_caller]
 pub fn python<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = A>) -> String {
     let mut command = services(["python", "-c", script]);
@@ -49,7 +49,7 @@ fn services_within<const N: usize>(limit_s: &str, arguments: [&str; N]) -> Comma
     command
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.ancestors().nth(2).expect("this package is two folders deep").to_owned()
 }

@@ -3,6 +3,7 @@ use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, process::Command,
 use dataflows::testkit::{Faulty, Retrying, checkpoint_contract};
 
 use super::*;
+use crate::checkpoint_names::claim_of;
 
 /// Opens a fresh store below `dir` at each call.
 fn fresh(dir: &Path) -> impl FnMut() -> CheckpointDir {
