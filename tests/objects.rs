@@ -165,7 +165,11 @@ fn while_the_server_is_away_it_counts_and_says_so_and_it_goes_on_by_itself() {
         wait_for("a checkpoint", RESUMED_WITHIN, || server.client.checkpoint().filter(|newest| number + 1 < *newest));
         println!("{how}: goes on {:?} after its return", back.elapsed());
     }
-    server.kill();
+    // Told to stop, it does not wait for a server that says nothing.
+    s3.stop_signal();
+    job.send_and_see(&server, 20);
+    server.stop();
+    s3.continue_signal();
     let server = job.run().start();
     assert!(server.logged("resumed from a checkpoint", "checkpoint").is_some());
     job.assert_exact(server);

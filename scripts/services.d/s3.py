@@ -43,14 +43,26 @@ class KeepsAlive(MotoRequestHandler):
     protocol_version = "HTTP/1.1"
 
 
-def listen(app):
-    """Below the ports that the kernel gives to connections, so that it is still free when this starts again."""
-    for port in [PORT] if PORT else random.sample(range(10_000, 32_000), 100):
+def listen(ports):
+    for port in ports:
         try:
-            return make_server("127.0.0.1", port, app, threaded=True, request_handler=KeepsAlive)
+            server = make_server("127.0.0.1", port, app, threaded=True, request_handler=KeepsAlive)
         except (OSError, SystemExit):
-            pass
+            continue
+        threading.Thread(target=server.serve_forever).start()
+        return server
     sys.exit("no port is free")
+
+
+def replay():
+    """Where nobody else can ask meanwhile, who would find half of it."""
+    # The last one may be torn.
+    whole = RECORDING.read_bytes()
+    RECORDING.write_bytes(whole[: whole.rfind(b"\n") + 1])
+    private = listen([0])
+    recorder.replay_recording(target_host=f"http://127.0.0.1:{private.port}")
+    private.shutdown()
+    private.server_close()
 
 
 def end_with_owner():
@@ -59,15 +71,10 @@ def end_with_owner():
 
 
 threading.Thread(target=end_with_owner, daemon=True).start()
-server = listen(OneAtATime(DomainDispatcherApplication(create_backend_app)))
-address = f"127.0.0.1:{server.port}"
-serving = threading.Thread(target=server.serve_forever)
-serving.start()
+app = OneAtATime(DomainDispatcherApplication(create_backend_app))
 if RECORDING.exists():
-    # The last one may be torn.
-    whole = RECORDING.read_bytes()
-    RECORDING.write_bytes(whole[: whole.rfind(b"\n") + 1])
-    recorder.replay_recording(target_host=f"http://{address}")
+    replay()
 recorder.start_recording()
-print(address, flush=True)
-serving.join()
+# Below the ports that the kernel gives to connections, so that it is still free when this starts again.
+server = listen([PORT] if PORT else random.sample(range(10_000, 32_000), 100))
+print(f"127.0.0.1:{server.port}", flush=True)
