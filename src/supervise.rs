@@ -20,7 +20,10 @@ use crate::{
     cli::{ClusterArgs, Global},
     config::Settings,
     exit::{Exit, Failure, OrExit as _},
-    live::lock::{self, DataLock},
+    live::{
+        self,
+        lock::{self, DataLock},
+    },
 };
 
 /// How long the others have to notice that one is gone; then they are killed, as only that ends a stopped one.
@@ -64,7 +67,7 @@ async fn supervise(settings: &Settings, global: &Global, args: &ClusterArgs) -> 
         group.wait(if told { STOP } else { NOTICE }).await;
         group.kill().await;
         let ends = group.ends();
-        match restarts.judge(&ends, started.elapsed()) {
+        match restarts.judge(&ends, started.elapsed(), || live::next_start(settings)) {
             Verdict::Done => return Ok(()),
             Verdict::Final(failure) => return Err(failure),
             Verdict::Again { reason, .. } if told => {

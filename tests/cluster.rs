@@ -355,3 +355,17 @@ impl Stage {
         Path::new(self.folder.path()).join("data")
     }
 }
+
+#[test]
+fn a_job_that_crashes_again_and_again_at_the_same_place_is_given_up_with_that_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Run::new(&folder.path().join("data")).supervised(2).checkpoints_every("1h").start();
+    for crash in 1..=5 {
+        signal(server.pids()[1], Signal::ABORT);
+        if crash < 5 {
+            server.wait_for_start_after(crash);
+        }
+    }
+    let says = ["process 1 was ended by signal 6", "5 times in a row", "the first record"];
+    server.wait_for_end(SOON).expect(70, &says);
+}

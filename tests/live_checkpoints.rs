@@ -5,6 +5,7 @@
 mod live_support;
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -197,7 +198,8 @@ impl Damage {
 
     /// Damages the checkpoint and gives what stderr must name.
     fn inflict(self, dir: &Path, newest: &dataflows::checkpoint::manifest::Manifest, older_part: &Path) -> String {
-        let part_name = newest.parts[0].name.clone();
+        // The other ones are in the checkpoint before as well.
+        let part_name = newest.parts.last().unwrap().name.clone();
         let part = dir.join("parts").join(&part_name);
         let manifest = dir.join(format!("{:020}-{:020}.manifest", newest.version.generation, newest.version.number));
         let flip = |path: &Path| {
@@ -242,7 +244,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before_and_all_ends_exact() {
         }
         let manifests = manifests(&stage.data_dir());
         let [.., before, newest] = &manifests[..] else { panic!("two checkpoints are kept") };
-        let older_part = stage.checkpoint_dir().join("parts").join(&before.parts[0].name);
+        let older_part = stage.checkpoint_dir().join("parts").join(&before.parts.last().unwrap().name);
         let named = damage.inflict(&stage.checkpoint_dir(), newest, &older_part);
 
         let server = stage.run().workers(1 + (round as u32 + 1) % 3).start();
@@ -258,6 +260,29 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before_and_all_ends_exact() {
         stage.send(&server.client, 3);
         stage.assert_exact(server);
     }
+}
+
+#[test]
+fn parts_are_merged_and_one_that_goes_bad_takes_no_more_with_it_than_the_checkpoints_that_share_it() {
+    let mut stage = Stage::new();
+    let server = stage.run().workers(4).start();
+    stage.send_over_checkpoints(&server, 20);
+    server.stop();
+    let kept = manifests(&stage.data_dir());
+    let (oldest, newest) = (kept.first().unwrap(), kept.last().unwrap());
+    let first = &newest.parts[0].name;
+    println!("{} parts after {} checkpoints, the first is {first}", newest.parts.len(), newest.version.number);
+    assert!(first.contains("merged") && newest.parts.len() < 60, "20 checkpoints of 4 workers have made 80 parts");
+    assert_ne!(&oldest.parts[0].name, first, "one from before the merge is kept");
+    let stored = fs::read_dir(stage.checkpoint_dir().join("parts")).unwrap().count();
+    let named: HashSet<&String> = kept.iter().flat_map(|manifest| &manifest.parts).map(|part| &part.name).collect();
+    assert!(stored <= named.len() + 1, "what no checkpoint needs is dropped, but for a merge that nobody waited for");
+
+    fs::write(stage.checkpoint_dir().join("parts").join(first), "bad").unwrap();
+    let server = stage.run().workers(3).start();
+    assert_eq!(server.logged("resumed from a checkpoint", "checkpoint"), Some(oldest.version.number));
+    stage.send(&server.client, 3);
+    stage.assert_exact(server);
 }
 
 #[test]
@@ -318,7 +343,7 @@ fn regression_a_letter_published_before_a_fallback_is_not_published_again() {
     stage.send_and_see(&server, 20);
     server.stop();
     let newest = manifests(&stage.data_dir()).pop().unwrap();
-    fs::remove_file(stage.checkpoint_dir().join("parts").join(&newest.parts[0].name)).unwrap();
+    fs::remove_file(stage.checkpoint_dir().join("parts").join(&newest.parts.last().unwrap().name)).unwrap();
     for round in 0..2 {
         let server = stage.run().start();
         let truth = Truth::of(&stage.data_dir());

@@ -119,6 +119,16 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
         (reader, lane)
     });
     let lanes = lanes.collect();
+    let tally_job = TallyJob {
+        rules: job.rules,
+        feeds_index: job.serve.is_some(),
+        keeps_letters: is_cut,
+        write_from: job.write_from,
+        unwritten_max: job.unwritten_max,
+        take_cut: job.take_cut,
+        timer: Rc::clone(&job.timer),
+        take_all: job.take_all,
+    };
     let reading = Reading {
         rules: job.rules,
         join: job.join,
@@ -127,15 +137,6 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
         timer: job.timer,
         on_error: job.on_error,
         on_quiet: job.on_quiet,
-    };
-    let tally_job = TallyJob {
-        rules: job.rules,
-        feeds_index: job.serve.is_some(),
-        keeps_letters: is_cut,
-        write_from: job.write_from,
-        unwritten_max: job.unwritten_max,
-        take_cut: job.take_cut,
-        take_all: job.take_all,
     };
 
     worker.dataflow_named::<EventTime, _, _>("Tidemark", |scope| {

@@ -34,7 +34,7 @@ use crate::{
     index::{Increment, Measures},
     letter::DeadLetter,
     parcel::Parcel,
-    port::{CountRow, PartitionId},
+    port::{CountRow, PartitionId, Timer},
     rules::Rules,
     series::{SeriesNo, SeriesTable},
     time::{END_OF_TIME, EventTime},
@@ -57,6 +57,8 @@ pub struct WorkerCut {
     pub part: PartState,
     /// How many events all its cells hold.
     pub counted: u64,
+    /// For how long this worker applied nothing because of it, ms.
+    pub paused_ms: u64,
     /// All partitions at the frontier: the same in every worker's cut.
     pub partitions: Partitions,
 }
@@ -215,6 +217,8 @@ pub struct TallyJob {
     pub unwritten_max: usize,
     /// Where cuts go.
     pub take_cut: TakeCut,
+    /// Tells how long a cut took.
+    pub timer: Rc<dyn Timer>,
     /// Where everything goes once the input has ended.
     pub take_all: Option<TakeAll>,
 }
@@ -248,6 +252,7 @@ pub fn tally<'scope>(
         capabilities: None,
         last_time: 0,
         is_full: false,
+        held_since: None,
     };
     builder.build(move |mut capabilities| {
         let for_news = capabilities.pop();
@@ -285,6 +290,8 @@ struct TallyWorker {
     capabilities: Option<(Capability<EventTime>, Capability<EventTime>)>,
     last_time: EventTime,
     is_full: bool,
+    /// Since when the gate is not open.
+    held_since: Option<u64>,
 }
 
 impl TallyWorker {
@@ -309,6 +316,10 @@ impl TallyWorker {
         let mut fuel = FUEL_ROWS;
         loop {
             let (gate, applied) = self.hub.with(|shared| (shared.gate, shared.applied));
+            match gate {
+                Gate::Open => self.held_since = None,
+                _ => drop(self.held_since.get_or_insert_with(|| self.job.timer.monotonic_ms())),
+            }
             let until = match gate {
                 Gate::Open => complete,
                 Gate::Held => applied,
@@ -426,7 +437,9 @@ impl TallyWorker {
         let part = self.tally.cut(partitions.watermark(&self.job.rules), self.job.write_from <= frontier);
         self.tell_if_full();
         let counted = self.tally.counts.total();
-        (self.job.take_cut)(WorkerCut { number, frontier, worker: self.worker, part, counted, partitions });
+        let paused_ms = self.held_since.take().map_or(0, |since| self.job.timer.monotonic_ms().saturating_sub(since));
+        let cut = WorkerCut { number, frontier, worker: self.worker, part, counted, paused_ms, partitions };
+        (self.job.take_cut)(cut);
     }
 
     /// The input has ended, and all of it is applied.

@@ -73,6 +73,7 @@ struct Input {
 }
 
 impl Input {
+    #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "only servers have settings"))]
     fn open(settings: &Settings, from: &ReplayFrom) -> Result<Self, Failure> {
         match from {
             ReplayFrom::Files(pattern) => Self::files(pattern),

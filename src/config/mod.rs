@@ -12,10 +12,11 @@ mod units;
 
 use std::path::PathBuf;
 
-pub use check::{
-    CassandraSettings, CheckpointPlace, Fault, HttpSettings, KafkaSettings, Settings, SinkKind, SourceKind,
-    TimeSettings,
-};
+#[cfg(feature = "cassandra")]
+pub use check::CassandraSettings;
+#[cfg(feature = "kafka")]
+pub use check::KafkaSettings;
+pub use check::{CheckpointPlace, Fault, HttpSettings, Settings, SinkKind, SourceKind, TimeSettings};
 pub use layers::{Effective, Layers};
 pub use text::Config;
 pub use units::parse_duration_ms;

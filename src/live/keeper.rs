@@ -70,7 +70,6 @@ pub struct Keeper {
 #[derive(Default)]
 struct UnderWay {
     cuts: Vec<WorkerCut>,
-    bytes: u64,
     since: Option<Instant>,
 }
 
@@ -113,7 +112,8 @@ impl Keeper {
         under_way.since.get_or_insert_with(Instant::now);
         let name = format!("{:020}-{:020}.w{:04}.part", self.generation, cut.number, cut.worker);
         let bytes = cut.part.encode();
-        under_way.bytes += bytes.len() as u64;
+        let (number, worker, paused_ms) = (cut.number, cut.worker, cut.paused_ms);
+        tracing::debug!(number, worker, paused_ms, bytes = bytes.len(), "a worker was cut");
         let checkpoints = &mut self.checkpoints;
         patiently(&self.facts, self.checkpoints_reach, || checkpoints.put_part(&name, &bytes))?;
         let part = StoredPart {

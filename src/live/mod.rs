@@ -38,7 +38,6 @@ use tokio::{
     sync::{Notify, oneshot},
 };
 
-pub use self::cluster::{Place, end_after_lost_link, is_lost_link};
 use self::{
     cluster::{Links, Listener},
     crew::Crew,
@@ -48,6 +47,10 @@ use self::{
     lock::DataLock,
     open::Opened,
     shelf::Shelf,
+};
+pub use self::{
+    cluster::{Place, end_after_lost_link, is_lost_link},
+    open::next_start,
 };
 use crate::{
     config::{HttpSettings, Settings},

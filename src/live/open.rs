@@ -165,6 +165,23 @@ pub fn follow(settings: &Settings, rules: &Rules, place: &Place, plan: Plan) -> 
     Ok(Opened { input, checkpoints: store, sink, letters: None, plan, state, chain, acknowledged })
 }
 
+/// Where a start would resume, in words: for whoever has to find out what it stumbles over.
+pub fn next_start(settings: &Settings) -> String {
+    let newest = || {
+        let mut store = ports::checkpoints(settings).ok()?;
+        let version = store.manifests().ok()?.pop()?;
+        checkpoints::read_manifest(&mut *store, version).ok()
+    };
+    let Some(manifest) = newest() else { return "the first record".to_owned() };
+    let offset = |(partition, at): (&PartitionId, &PartitionState)| format!("{}:{}", partition.0, at.next_offset);
+    let offsets: Vec<String> = manifest.partitions.0.iter().map(offset).collect();
+    format!(
+        "checkpoint {} (the next records are, by partition and offset, {})",
+        manifest.version.number,
+        offsets.join(",")
+    )
+}
+
 /// The newest letters of the embedded folder: its file names are versions, whatever the history.
 fn newest_letters(settings: &Settings) -> Result<Version, Failure> {
     match settings.source.kind {

@@ -94,6 +94,11 @@ impl Client {
         self.status()["checkpoints"]["last"]["number"].as_u64()
     }
 
+    /// The same of a process that may not answer.
+    pub fn try_checkpoint(&self) -> Option<u64> {
+        self.get("/v1/status").ok()?.json["checkpoints"]["last"]["number"].as_u64()
+    }
+
     /// Waits until a checkpoint newer than `number` is committed.
     #[track_caller]
     pub fn wait_for_checkpoint_after(&self, number: u64) -> u64 {

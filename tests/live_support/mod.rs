@@ -210,8 +210,14 @@ pub fn tidemark(args: &[&str]) -> Ended {
 /// The same in an environment.
 #[track_caller]
 pub fn tidemark_with(args: &[&str], env: &[(String, String)]) -> Ended {
+    tidemark_within(args, env, Duration::from_secs(60))
+}
+
+/// The same for what may take longer.
+#[track_caller]
+pub fn tidemark_within(args: &[&str], env: &[(String, String)], within: Duration) -> Ended {
     let words: Vec<String> = std::iter::once(TIDEMARK).chain(args.iter().copied()).map(str::to_owned).collect();
-    Process::spawn(&words, env).end(Duration::from_secs(60))
+    Process::spawn(&words, env).end(within)
 }
 
 /// How a process ended.
@@ -253,11 +259,16 @@ impl Server {
     #[track_caller]
     pub fn wait_until_ready(&mut self) {
         let within = Instant::now() + SOON;
-        while !self.clients.iter().all(Client::is_ready) {
+        while !self.is_ready() {
             assert!(self.process.exited().is_none(), "it ended instead of becoming ready");
             assert!(Instant::now() < within, "it is not ready within {SOON:?}");
             thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Whether every process is.
+    pub fn is_ready(&self) -> bool {
+        self.clients.iter().all(Client::is_ready)
     }
 
     /// Waits for it to end by itself.

@@ -27,6 +27,7 @@ pub struct Feed {
     topic: String,
     allowed: AtomicU64,
     gave_up: AtomicBool,
+    over: AtomicBool,
     within: Duration,
     deadline: Instant,
 }
@@ -71,6 +72,7 @@ impl Feed {
             topic: topic.to_owned(),
             allowed: AtomicU64::new(0),
             gave_up: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             within,
             deadline: Instant::now() + within,
         }
@@ -78,21 +80,38 @@ impl Feed {
 
     /// Feeds all lines, while `meanwhile` says how far it may go and does what it likes to everybody else.
     pub fn during<T>(&self, lines: &Lines, meanwhile: impl FnOnce() -> T) -> T {
+        self.during_each(in_turn(lines), meanwhile)
+    }
+
+    /// The same for lines that come one by one, each with its partition.
+    pub fn during_each<L: AsRef<[u8]>, T>(
+        &self,
+        lines: impl Iterator<Item = (i32, L)> + Send,
+        meanwhile: impl FnOnce() -> T,
+    ) -> T {
         thread::scope(|scope| {
-            let feeding = scope.spawn(|| self.feed(lines));
+            let feeding = scope.spawn(|| {
+                // Also where it panics, so that nobody waits for it.
+                let _over = SetOnDrop(&self.over);
+                self.feed(lines)
+            });
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(meanwhile));
             self.gave_up.store(done.is_err(), Ordering::SeqCst);
             self.allow(u64::MAX);
             let fed = feeding.join();
             let done = done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            fed.expect("feeding does not panic");
-            self.wait_for(count(lines));
+            self.wait_for(fed.expect("feeding does not panic"));
             done
         })
     }
 
     pub fn allow(&self, lines: u64) {
         self.allowed.store(lines, Ordering::SeqCst);
+    }
+
+    /// Whether all lines are handed to the producer.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
     }
 
     /// How many are acknowledged.
@@ -110,25 +129,20 @@ impl Feed {
         }
     }
 
-    /// The partitions in turn, so that none runs ahead of the others by much.
-    fn feed(&self, lines: &Lines) {
-        let mut left: Vec<(i32, VecDeque<&[u8]>)> =
-            (0..).zip(lines).map(|(partition, lines)| (partition, lines.iter().map(Vec::as_slice).collect())).collect();
-        let total = count(lines);
-        for number in 0..total {
+    /// Gives how many it has handed over.
+    fn feed<L: AsRef<[u8]>>(&self, lines: impl Iterator<Item = (i32, L)>) -> u64 {
+        let mut fed = 0;
+        for (number, (partition, line)) in (0..).zip(lines) {
             while self.allowed.load(Ordering::SeqCst) <= number {
                 thread::sleep(Duration::from_millis(1));
             }
             if self.gave_up.load(Ordering::SeqCst) {
-                return;
+                break;
             }
-            let behind = |(partition, rest): &&mut (i32, VecDeque<&[u8]>)| {
-                rest.len() as u64 * total / (lines[*partition as usize].len() as u64).max(1)
-            };
-            let (partition, rest) = left.iter_mut().max_by_key(behind).expect("there are partitions");
-            let line = rest.pop_front().expect("the fullest has one");
-            self.send(*partition, key_of(line, number).as_deref(), line);
+            self.send(partition, key_of(line.as_ref(), number).as_deref(), line.as_ref());
+            fed += 1;
         }
+        fed
     }
 
     fn send(&self, partition: i32, key: Option<&[u8]>, line: &[u8]) {
@@ -137,10 +151,35 @@ impl Feed {
         while let Err((error, again)) = self.producer.send(record) {
             let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
             assert_eq!(error, full, "a record can't be sent");
+            if self.gave_up.load(Ordering::SeqCst) {
+                return;
+            }
             thread::sleep(Duration::from_millis(1));
             record = again;
         }
     }
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The partitions in turn, so that none runs ahead of the others by much.
+fn in_turn(lines: &Lines) -> impl Iterator<Item = (i32, &[u8])> + Send {
+    let mut left: Vec<(i32, VecDeque<&[u8]>)> =
+        (0..).zip(lines).map(|(partition, lines)| (partition, lines.iter().map(Vec::as_slice).collect())).collect();
+    let total = count(lines);
+    (0..total).map(move |_| {
+        let behind = |(partition, rest): &&mut (i32, VecDeque<&[u8]>)| {
+            rest.len() as u64 * total / (lines[*partition as usize].len() as u64).max(1)
+        };
+        let (partition, rest) = left.iter_mut().max_by_key(behind).expect("there are partitions");
+        (*partition, rest.pop_front().expect("the fullest has one"))
+    })
 }
 
 /// The video of an event; of what is none, anything that a key may be.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oracle::{Counts, Record};
 use serde_json::Value;
-use servers::python;
+use servers::{python, python_each};
 
 use super::Place;
 
@@ -44,7 +44,10 @@ b64 = lambda b: '-' if b is None else '=' + base64.b64encode(b).decode()
 ended, until = {}, time.monotonic() + 120
 while len(ended) < len(partitions):
     assert time.monotonic() < until, 'not read to the end'
-    for m in consumer.consume(10000, 1.0):
+    messages = consumer.consume(10000, 1.0)
+    if messages:
+        until = time.monotonic() + 120
+    for m in messages:
         error = m.error()
         if error is None:
             print('R', m.partition(), m.offset(), m.timestamp()[1], b64(m.key()), b64(m.value()))
@@ -63,34 +66,55 @@ pub fn read_topic(kafka: &str, topic: &str) -> Log {
     read(kafka, topic, "as it is")
 }
 
+/// A record and where it stands.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub partition: usize,
+    pub offset: u64,
+    pub key: Option<Vec<u8>>,
+    pub record: Record,
+}
+
+/// Hands over the topic to its end, record by record, those of a partition in its order. Gives the ends.
 #[track_caller]
-fn read(kafka: &str, topic: &str, settled: &str) -> Log {
-    let said = python(READ, [kafka, topic, settled]);
-    let mut log = Log::default();
+pub fn read_topic_each(kafka: &str, topic: &str, each: impl FnMut(Stored)) -> Vec<u64> {
+    read_each(kafka, topic, "as it is", each)
+}
+
+#[track_caller]
+fn read_each(kafka: &str, topic: &str, settled: &str, mut each: impl FnMut(Stored)) -> Vec<u64> {
     let mut ends = BTreeMap::new();
-    for line in said.lines() {
+    python_each(READ, [kafka, topic, settled], |line| {
         let words: Vec<&str> = line.split(' ').collect();
         let number = |at: usize| words[at].parse::<u64>().unwrap_or_else(|_| panic!("{line:?}"));
-        let partition = number(1) as usize;
+        let (partition, offset) = (number(1) as usize, number(2));
         if words[0] == "E" {
-            ends.insert(partition, number(2));
-            continue;
+            ends.insert(partition, offset);
+            return;
         }
+        let record = Record { append_time_ms: Some(number(3)), payload: bytes(words[5]).unwrap_or_default() };
+        each(Stored { partition, offset, key: bytes(words[4]), record });
+    });
+    ends.into_values().collect()
+}
+
+#[track_caller]
+fn read(kafka: &str, topic: &str, settled: &str) -> Log {
+    let mut log = Log::default();
+    let ends = read_each(kafka, topic, settled, |Stored { partition, offset, key, record }| {
         while log.records.len() <= partition {
             log.records.push(Vec::new());
             log.offsets.push(Vec::new());
             log.keys.push(Vec::new());
         }
-        let payload = bytes(words[5]).unwrap_or_default();
-        log.records[partition].push(Record { append_time_ms: Some(number(3)), payload });
-        log.offsets[partition].push(number(2));
-        log.keys[partition].push(bytes(words[4]));
-    }
-    log.ends = ends.into_values().collect();
-    log.records.resize(log.ends.len(), Vec::new());
-    log.offsets.resize(log.ends.len(), Vec::new());
-    log.keys.resize(log.ends.len(), Vec::new());
-    log
+        log.records[partition].push(record);
+        log.offsets[partition].push(offset);
+        log.keys[partition].push(key);
+    });
+    log.records.resize(ends.len(), Vec::new());
+    log.offsets.resize(ends.len(), Vec::new());
+    log.keys.resize(ends.len(), Vec::new());
+    Log { ends, ..log }
 }
 
 fn bytes(word: &str) -> Option<Vec<u8>> {
@@ -102,9 +126,17 @@ fn bytes(word: &str) -> Option<Vec<u8>> {
 /// The letters of a dead letter topic.
 #[track_caller]
 pub fn letters(place: &Place) -> Vec<Value> {
-    let log = read(&place.kafka, &place.dead_letters, "settled");
-    let letters = log.records.iter().flatten();
-    letters.map(|record| serde_json::from_slice(&record.payload).expect("a letter is JSON")).collect()
+    let mut letters = Vec::new();
+    letters_each(place, |letter| letters.push(letter));
+    letters
+}
+
+/// The same, one by one.
+#[track_caller]
+pub fn letters_each(place: &Place, mut each: impl FnMut(Value)) {
+    read_each(&place.kafka, &place.dead_letters, "settled", |Stored { record, .. }| {
+        each(serde_json::from_slice(&record.payload).expect("a letter is JSON"));
+    });
 }
 
 /// A row of `stats_minute` that is there.
@@ -122,7 +154,9 @@ import sys, json
 from cassandra.cluster import Cluster
 from cassandra.query import SimpleStatement
 host, port = sys.argv[1].split(':')
-session = Cluster([host], port=int(port)).connect(sys.argv[2])
+# Its own limits, of seconds, are too tight for a busy machine.
+session = Cluster([host], port=int(port), connect_timeout=60, control_connection_timeout=60).connect(sys.argv[2])
+session.default_timeout = 120
 for row in session.execute(SimpleStatement("SELECT video_id, event_type, day, blobAsBigint(timestampAsBlob(window_start)), "
         "count, final FROM stats_minute", fetch_size=5000)):
     video_id, event_type, day, start, count, final = row
@@ -133,13 +167,13 @@ for row in session.execute(SimpleStatement("SELECT video_id, event_type, day, bl
 /// All rows of `stats_minute`.
 #[track_caller]
 pub fn rows(place: &Place) -> Vec<Row> {
-    let said = python(ROWS, [&place.cassandra, &place.keyspace]);
-    let row = |line: &str| {
+    let mut rows = Vec::new();
+    python_each(ROWS, [&place.cassandra, &place.keyspace], |line| {
         let (video_id, event_type, window_start, count, is_final) =
             serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-        Row { video_id, event_type, window_start, count, is_final }
-    };
-    said.lines().map(row).collect()
+        rows.push(Row { video_id, event_type, window_start, count, is_final });
+    });
+    rows
 }
 
 pub fn counts_of(rows: &[Row]) -> Counts {

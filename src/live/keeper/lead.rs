@@ -198,14 +198,17 @@ impl Lead {
         if keeper.write_from <= manifest.frontier {
             self.acknowledged = manifest.version;
         }
+        kept.push_back((manifest.version, manifest.parts.iter().map(|part| part.name.clone()).collect()));
+        drop_old(kept, self.keep);
+        // What is being merged is no leftover, though no checkpoint names it.
+        if !self.chain.is_merging() {
+            let versions: Vec<Version> = kept.iter().map(|(version, _)| *version).collect();
+            let names: Vec<String> = kept.iter().flat_map(|(_, names)| names.clone()).collect();
+            let checkpoints = &mut keeper.checkpoints;
+            patiently(&keeper.facts, keeper.checkpoints_reach, || checkpoints.retain(&versions, &names))?;
+        }
         self.chain.merge_where_worthwhile(&manifest, self.acknowledged, &keeper.rules);
-        kept.push_back((manifest.version, manifest.parts.into_iter().map(|part| part.name).collect()));
-        kept.drain(..kept.len().saturating_sub(self.keep));
-        let versions: Vec<Version> = kept.iter().map(|(version, _)| *version).collect();
-        let names = kept.iter().flat_map(|(_, names)| names.clone()).chain(self.chain.in_the_making());
-        let names: Vec<String> = names.collect();
-        let checkpoints = &mut keeper.checkpoints;
-        patiently(&keeper.facts, keeper.checkpoints_reach, || checkpoints.retain(&versions, &names))
+        Ok(())
     }
 }
 
@@ -223,6 +226,21 @@ fn with_loss(failure: Failure, made: &UnderWay) -> Failure {
 
 /// The checkpoints that are there, with their parts, oldest first.
 type Kept = VecDeque<(Version, Vec<String>)>;
+
+/// Keeps the newest `keep`, and of those before the newest one that does not begin with the same part: a part that goes bad is
+/// shared by all that name it.
+fn drop_old(kept: &mut Kept, keep: usize) {
+    let begins = |(_, names): &(Version, Vec<String>)| names.first().cloned();
+    let newest = kept.back().and_then(begins);
+    let old = kept.len().saturating_sub(keep);
+    let other =
+        kept.iter().take(old).rposition(|checkpoint| begins(checkpoint).is_some_and(|first| Some(first) != newest));
+    let mut place = 0;
+    kept.retain(|_| {
+        place += 1;
+        old < place || Some(place - 1) == other
+    });
+}
 
 fn kept(keeper: &mut Keeper) -> Result<Kept, Failure> {
     let (checkpoints, reach) = (&mut *keeper.checkpoints, keeper.checkpoints_reach);
@@ -246,9 +264,11 @@ fn write_manifest(keeper: &mut Keeper, manifest: &Manifest) -> Result<(), Failur
     let mut tried = false;
     patiently(&keeper.facts, keeper.checkpoints_reach, || match checkpoints.commit(version, &bytes) {
         // A try that failed may have created it all the same: then it is ours, to the byte.
-        Err(StoreError::Taken { .. }) if tried && checkpoints.manifest(version).is_ok_and(|there| there == bytes) => {
-            Ok(())
-        }
+        Err(taken @ StoreError::Taken { .. }) if tried => match checkpoints.manifest(version) {
+            Ok(there) if there == bytes => Ok(()),
+            Err(unknown @ StoreError::Failed { .. }) => Err(unknown),
+            _ => Err(taken),
+        },
         done => {
             tried = true;
             done
@@ -272,4 +292,34 @@ fn read_back(keeper: &mut Keeper, part: &PartInfo) -> Result<PartState, Failure>
         Ok(())
     })?;
     Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn besides_the_newest_the_last_one_that_begins_with_another_part_is_kept() {
+        let of = |checkpoints: &[(u64, &str)]| -> Kept {
+            let version = |number| Version { generation: 1, number };
+            let names =
+                |first: &str| if first.is_empty() { Vec::new() } else { vec![first.to_owned(), "later".to_owned()] };
+            checkpoints.iter().map(|(number, first)| (version(*number), names(first))).collect()
+        };
+        // number and first part of each | numbers that stay
+        type Row<'a> = (&'a [(u64, &'a str)], &'a [u64]);
+        let rows: [Row<'_>; 6] = [
+            (&[], &[]),
+            (&[(1, "a"), (2, "a"), (3, "a")], &[2, 3]),
+            (&[(1, "a"), (2, "a"), (3, "b"), (4, "b")], &[2, 3, 4]),
+            (&[(2, "a"), (3, "b"), (4, "b"), (5, "b")], &[2, 4, 5]),
+            (&[(2, "a"), (4, "b"), (5, "b"), (6, "c")], &[4, 5, 6]),
+            (&[(1, ""), (4, "b"), (5, "b")], &[4, 5]),
+        ];
+        for (before, after) in rows {
+            let mut kept = of(before);
+            drop_old(&mut kept, 2);
+            assert_eq!(kept.iter().map(|(version, _)| version.number).collect::<Vec<_>>(), after, "{before:?}");
+        }
+    }
 }

@@ -36,8 +36,6 @@ pub struct Chain {
 
 /// A merge under way.
 struct Merging {
-    /// What is being written.
-    name: String,
     /// How many parts it takes the place of: the first ones.
     of: usize,
     done: Receiver<anyhow::Result<PartInfo>>,
@@ -60,9 +58,9 @@ impl Chain {
         parts.clone_into(&mut self.parts);
     }
 
-    /// A part that no manifest names yet.
-    pub fn in_the_making(&self) -> Option<String> {
-        self.merging.as_ref().map(|merging| merging.name.clone())
+    /// Whether a part is in the making, or made, that no manifest names.
+    pub fn is_merging(&self) -> bool {
+        self.merging.is_some()
     }
 
     /// Starts a merge where that pays: of the parts whose rows are written.
@@ -74,8 +72,8 @@ impl Chain {
         let parts = self.parts[..of].to_vec();
         let name = format!("{:020}-{:020}.merged.part", newest.version.generation, newest.version.number);
         let first = newest.partitions.first_remembered(rules);
-        match self.spawn(parts, name.clone(), first) {
-            Ok(done) => self.merging = Some(Merging { name, of, done }),
+        match self.spawn(parts, name, first) {
+            Ok(done) => self.merging = Some(Merging { of, done }),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "no parts are merged now"),
         }
     }

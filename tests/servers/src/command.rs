@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    io::Write,
+    io::{BufRead as _, BufReader, Read as _, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -10,6 +10,9 @@ use std::{
 
 /// More than a server's start may take (`start_limit_s` in `scripts/services`), on a machine that is busy with other tests as well.
 const LIMIT_S: &str = "240";
+
+/// For what reads a server to its end: some millions of records.
+const LONG_LIMIT_S: &str = "1800";
 
 /// Runs `scripts/services TOOL ARGUMENTS`, e.g. `kafka-get-offsets` or `nodetool`, and returns what it prints to stdout.
 #[track_caller]
@@ -27,10 +30,22 @@ pub fn python<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item =
     run(command, "").unwrap_or_else(|fault| panic!("{fault}"))
 }
 
+/// The same for more than is to be held at once: each line of stdout is handed over as it comes.
+#[track_caller]
+pub fn python_each<A: AsRef<OsStr>>(script: &str, arguments: impl IntoIterator<Item = A>, each: impl FnMut(&str)) {
+    let mut command = services_within(LONG_LIMIT_S, ["python", "-c", script]);
+    command.args(arguments);
+    run_each(command, each).unwrap_or_else(|fault| panic!("{fault}"));
+}
+
 /// `scripts/services` with arguments.
 pub(crate) fn services<const N: usize>(arguments: [&str; N]) -> Command {
+    services_within(LIMIT_S, arguments)
+}
+
+fn services_within<const N: usize>(limit_s: &str, arguments: [&str; N]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=10", LIMIT_S]).arg(root().join("scripts/services")).args(arguments);
+    command.args(["--kill-after=10", limit_s]).arg(root().join("scripts/services")).args(arguments);
     command
 }
 
@@ -57,4 +72,27 @@ pub(crate) fn run(mut command: Command, stdin: &str) -> Result<String, String> {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let limit = if output.status.code() == Some(124) { format!(", the limit of {LIMIT_S} s") } else { String::new() };
     Err(format!("{shown}\n{}{limit}\n--- stdout\n{stdout}--- stderr\n{stderr}---", output.status))
+}
+
+/// Runs a command to its end, line by line.
+fn run_each(mut command: Command, mut each: impl FnMut(&str)) -> Result<(), String> {
+    let shown = format!("{command:?}");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| format!("{shown} does not start: {error}"))?;
+    let (stdout, mut stderr) = (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
+    let complaints = thread::spawn(move || {
+        let mut text = Vec::new();
+        // What can't be read is not told.
+        let _ = stderr.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let mut lines = BufReader::new(stdout);
+    let mut line = String::new();
+    while lines.read_line(&mut line).map_err(|error| format!("{shown} can't be read: {error}"))? > 0 {
+        each(line.trim_end_matches('\n'));
+        line.clear();
+    }
+    let status = child.wait().map_err(|error| format!("{shown} can't be waited for: {error}"))?;
+    let stderr = complaints.join().expect("reading does not panic");
+    if status.success() { Ok(()) } else { Err(format!("{shown}\n{status}\n--- stderr\n{stderr}---")) }
 }
