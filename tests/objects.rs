@@ -16,7 +16,7 @@ use live_support::{
     truth::{Truth, end_offsets},
     wait_for,
 };
-use servers::S3;
+use servers::{Answers, S3, Wire};
 use tempfile::TempDir;
 
 const PARTITIONS: u32 = 4;
@@ -172,6 +172,23 @@ fn while_the_server_is_away_it_counts_and_says_so_and_it_goes_on_by_itself() {
     s3.continue_signal();
     let server = job.run().start();
     assert!(server.logged("resumed from a checkpoint", "checkpoint").is_some());
+    job.assert_exact(server);
+}
+
+#[test]
+fn no_owner_takes_itself_for_a_zombie_where_answers_to_its_commits_are_lost() {
+    let s3 = S3::start();
+    let wire = Wire::to(s3.address());
+    let mut job = Job::on(&s3, "lost");
+    job.environment.extend(wire.s3_environment());
+    let server = job.run().start();
+    for _ in 0..8 {
+        // Manifests go on connections of their own.
+        wire.set(Answers::LostToNext("PUT "));
+        job.send_over_checkpoints(&server, 1);
+    }
+    let said = server.stderr();
+    assert!(8 <= said.matches("trying again").count() && said.contains(".manifest"), "{said}");
     job.assert_exact(server);
 }
 

@@ -264,9 +264,11 @@ fn write_manifest(keeper: &mut Keeper, manifest: &Manifest) -> Result<(), Failur
     let mut tried = false;
     patiently(&keeper.facts, keeper.checkpoints_reach, || match checkpoints.commit(version, &bytes) {
         // A try that failed may have created it all the same: then it is ours, to the byte.
-        Err(StoreError::Taken { .. }) if tried && checkpoints.manifest(version).is_ok_and(|there| there == bytes) => {
-            Ok(())
-        }
+        Err(taken @ StoreError::Taken { .. }) if tried => match checkpoints.manifest(version) {
+            Ok(there) if there == bytes => Ok(()),
+            Err(unknown @ StoreError::Failed { .. }) => Err(unknown),
+            _ => Err(taken),
+        },
         done => {
             tried = true;
             done

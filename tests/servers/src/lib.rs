@@ -2,7 +2,8 @@
 //!
 //! Most tests use the one server that `scripts/test` has started, under names of their own ([`shared_kafka`],
 //! [`shared_cassandra`]). A test that kills or freezes a server has one to itself ([`Kafka`], [`Cassandra`]), which takes some
-//! seconds to start and a gigabyte of memory; an [`S3`] is small, so each test has its own. What goes in and out by a third hand goes through [`tool`] and [`python`].
+//! seconds to start and a gigabyte of memory; an [`S3`] is small, so each test has its own. What goes in and out by a third
+//! hand goes through [`tool`] and [`python`].
 //!
 //! Everything here panics with what was run and what it said: a server that is not there is a failed test.
 

@@ -15,8 +15,9 @@ use std::{
 pub enum Answers {
     /// All come.
     Come,
-    /// These connections end when the answer comes: the server has done what was asked for, and nobody hears of it.
-    LostTo(&'static str),
+    /// The next such connection ends when the answer comes: the server has done what was asked for, and nobody hears of it.
+    /// From then on all come.
+    LostToNext(&'static str),
     /// These requests lose a header, of this name in small letters.
     WithoutHeader(&'static str),
 }
@@ -74,10 +75,19 @@ fn pass_on(mut client: TcpStream, server: &str, answers: &Mutex<Answers>) -> io:
     let mut begin = [0; 16_384];
     let length = client.read(&mut begin)?;
     let begin = &mut begin[..length];
-    let answers = answers.lock().expect("nobody panics while holding it").clone();
-    if let Answers::WithoutHeader(name) = answers {
-        rename(begin, name);
-    }
+    let is_lost = match &mut *answers.lock().expect("nobody panics while holding it") {
+        Answers::WithoutHeader(name) => {
+            rename(begin, name);
+            false
+        }
+        answers => {
+            let is_lost = matches!(answers, Answers::LostToNext(method) if begin.starts_with(method.as_bytes()));
+            if is_lost {
+                *answers = Answers::Come;
+            }
+            is_lost
+        }
+    };
     let mut server = TcpStream::connect(server)?;
     server.write_all(begin)?;
     let (mut from, mut to) = (client.try_clone()?, server.try_clone()?);
@@ -86,7 +96,7 @@ fn pass_on(mut client: TcpStream, server: &str, answers: &Mutex<Answers>) -> io:
         let _ = to.shutdown(Shutdown::Write);
         copied
     });
-    if matches!(answers, Answers::LostTo(method) if begin.starts_with(method.as_bytes())) {
+    if is_lost {
         server.read_exact(&mut [0])?;
     } else {
         io::copy(&mut server, &mut client)?;
