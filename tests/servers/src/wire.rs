@@ -10,13 +10,13 @@ use std::{
     thread,
 };
 
-/// What becomes of the answers to requests that begin in some way, such as `PUT `.
+/// What becomes of requests and their answers. Of each connection the first request is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answers {
     /// All come.
     Come,
-    /// The next such connection ends when the answer comes: the server has done what was asked for, and nobody hears of it.
-    /// From then on all come.
+    /// The next connection whose request has this text in its head ends when the answer comes: the server has done what was
+    /// asked for, and nobody hears of it. From then on all come.
     LostToNext(&'static str),
     /// These requests lose a header, of this name in small letters.
     WithoutHeader(&'static str),
@@ -81,7 +81,7 @@ fn pass_on(mut client: TcpStream, server: &str, answers: &Mutex<Answers>) -> io:
             false
         }
         answers => {
-            let is_lost = matches!(answers, Answers::LostToNext(method) if begin.starts_with(method.as_bytes()));
+            let is_lost = matches!(answers, Answers::LostToNext(text) if place_of(begin, text).is_some());
             if is_lost {
                 *answers = Answers::Come;
             }
@@ -108,8 +108,11 @@ fn pass_on(mut client: TcpStream, server: &str, answers: &Mutex<Answers>) -> io:
 
 /// Gives a header another name of the same length.
 fn rename(request: &mut [u8], name: &str) {
-    let found = request.windows(name.len()).position(|window| window.eq_ignore_ascii_case(name.as_bytes()));
-    if let Some(at) = found {
+    if let Some(at) = place_of(request, name) {
         request[at..at + name.len()].fill(b'x');
     }
+}
+
+fn place_of(request: &[u8], text: &str) -> Option<usize> {
+    request.windows(text.len()).position(|window| window.eq_ignore_ascii_case(text.as_bytes()))
 }
