@@ -14,105 +14,17 @@ use std::{
 
 use connectors::embedded::log::{Log, NewRecord};
 use live_support::{
-    Run, SOON, Server,
-    client::{Client, event, video_of_each},
+    Run, SOON,
+    client::event,
     now_ms,
+    stage::Stage,
+    traffic::PARTITIONS,
     truth::{Truth, behind, end_offsets, manifests},
     wait_for,
 };
-use tempfile::TempDir;
-
-const PARTITIONS: u32 = 4;
 
 /// One read of a partition.
 const READ_RECORDS_MAX: u64 = connectors::embedded::log::READ_RECORDS_MAX as u64;
-
-/// A data folder, and a producer that knows which events it has sent.
-struct Stage {
-    folder: TempDir,
-    start_ms: u64,
-    videos: Vec<String>,
-    sent: u64,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let start_ms = now_ms() - 3_600_000;
-        Self { folder: tempfile::tempdir().unwrap(), start_ms, videos: video_of_each(PARTITIONS), sent: 0 }
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn run(&self) -> Run {
-        Run::new(&self.data_dir()).checkpoints_every("200ms")
-    }
-
-    /// Sends as many events to each partition, a second of event time apart, every seventh a minute late and some twice,
-    /// and a few that are refused as late or future.
-    fn send(&mut self, client: &Client, each: u64) {
-        let mut events = Vec::new();
-        for _ in 0..each {
-            self.sent += 1;
-            let at = self.start_ms + self.sent * 1_000;
-            for video in &self.videos {
-                let back = if self.sent.is_multiple_of(7) { 60_000 } else { 0 };
-                let line = event(&format!("e{}", self.sent), video, "view", at - back);
-                if self.sent.is_multiple_of(5) {
-                    events.push(line.clone());
-                }
-                events.push(line);
-                if self.sent.is_multiple_of(11) {
-                    events.push(event(&format!("late{}", self.sent), video, "view", at - 3_000_000));
-                    events.push(event(&format!("future{}", self.sent), video, "view", 4_070_908_800_000));
-                }
-            }
-        }
-        client.send(&events);
-    }
-
-    /// Sends until there are so many checkpoints more, each with records of its own.
-    fn send_over_checkpoints(&mut self, server: &Server, count: usize) {
-        for _ in 0..count {
-            let number = server.client.checkpoint().unwrap_or(0);
-            self.send(&server.client, 20);
-            server.client.wait_for_checkpoint_after(number);
-        }
-    }
-
-    /// Sends, and waits until all is visible, so that a last checkpoint has it.
-    fn send_and_see(&mut self, server: &Server, each: u64) {
-        self.send(&server.client, each);
-        server.client.wait_until_visible(&end_offsets(&self.data_dir()), SOON);
-    }
-
-    /// All is visible, and the index is exact; then all is exact that is left after a stop.
-    #[track_caller]
-    fn assert_exact(&self, server: Server) {
-        let truth = Truth::of(&self.data_dir());
-        let status = server.client.wait_until_visible(&truth.end_offsets(), SOON);
-        truth.assert_status(&status);
-        truth.assert_index(&server.client);
-        server.stop();
-        truth.assert_stopped(&self.data_dir());
-    }
-
-    fn checkpoint_dir(&self) -> PathBuf {
-        self.data_dir().join("checkpoints")
-    }
-
-    fn segment(&self, partition: u32) -> PathBuf {
-        let folder = self.data_dir().join("log").join(format!("partition-{partition}"));
-        let mut segments: Vec<PathBuf> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some())
-            .collect();
-        assert_eq!(segments.len(), 1, "so few records are in one segment");
-        segments.pop().unwrap()
-    }
-}
 
 #[test]
 fn sigterm_under_load_writes_a_last_checkpoint_and_the_next_start_reads_nothing_again() {

@@ -4,22 +4,10 @@
 
 mod live_support;
 
-use std::{
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use live_support::{
-    Run, SOON, Server,
-    client::{Client, event, video_of_each},
-    now_ms, tidemark_with,
-    truth::{Truth, end_offsets},
-    wait_for,
-};
+use live_support::{SOON, client::event, now_ms, stage::Stage, tidemark_with, wait_for};
 use servers::{Answers, S3, Wire};
-use tempfile::TempDir;
-
-const PARTITIONS: u32 = 4;
 
 /// From a server that falls silent to `/readyz`: one request's time limit, and a busy machine.
 const DEGRADED_WITHIN: Duration = Duration::from_secs(60);
@@ -27,85 +15,18 @@ const DEGRADED_WITHIN: Duration = Duration::from_secs(60);
 /// The longest wait between two tries, a request that was under way, and a busy machine.
 const RESUMED_WITHIN: Duration = Duration::from_secs(60);
 
-/// A job whose checkpoints are in a bucket, and how many events it was sent.
-struct Job {
-    folder: TempDir,
-    environment: Vec<(String, String)>,
-    start_ms: u64,
-    sent: u64,
-}
-
-impl Job {
-    fn on(s3: &S3, prefix: &str) -> Self {
-        let mut environment = s3.environment();
-        environment.push(("TIDEMARK_CHECKPOINT__STORE".to_owned(), format!("s3://{}/{prefix}", S3::BUCKET)));
-        let start_ms = now_ms() - 3_600_000;
-        Self { folder: tempfile::tempdir().unwrap(), environment, start_ms, sent: 0 }
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn run(&self) -> Run {
-        self.run_in(&self.data_dir())
-    }
-
-    fn run_in(&self, data_dir: &Path) -> Run {
-        let run = Run::new(data_dir).checkpoints_every("200ms");
-        self.environment.iter().fold(run, |run, (name, value)| run.env(name, value))
-    }
-
-    /// As many events to each partition, every fifth of them twice and every eleventh with a late one.
-    fn send(&mut self, client: &Client, each: u64) {
-        let mut events = Vec::new();
-        for _ in 0..each {
-            self.sent += 1;
-            let at = self.start_ms + self.sent * 1_000;
-            for video in video_of_each(PARTITIONS) {
-                let line = event(&format!("e{}", self.sent), &video, "view", at);
-                if self.sent.is_multiple_of(5) {
-                    events.push(line.clone());
-                }
-                if self.sent.is_multiple_of(11) {
-                    events.push(event(&format!("late{}", self.sent), &video, "view", at - 3_000_000));
-                }
-                events.push(line);
-            }
-        }
-        client.send(&events);
-    }
-
-    /// Sends, and waits until all is counted.
-    fn send_and_see(&mut self, server: &Server, each: u64) {
-        self.send(&server.client, each);
-        server.client.wait_until_visible(&end_offsets(&self.data_dir()), SOON);
-    }
-
-    fn send_over_checkpoints(&mut self, server: &Server, count: usize) {
-        for _ in 0..count {
-            let number = server.client.checkpoint().unwrap_or(0);
-            self.send(&server.client, 20);
-            server.client.wait_for_checkpoint_after(number);
-        }
-    }
-
-    /// All is visible, and the index is exact; then all is exact that is left after a stop.
-    #[track_caller]
-    fn assert_exact(&self, server: Server) {
-        let truth = Truth::of(&self.data_dir());
-        let status = server.client.wait_until_visible(&truth.end_offsets(), SOON);
-        truth.assert_status(&status);
-        truth.assert_index(&server.client);
-        server.stop();
-        truth.assert_stopped(&self.data_dir());
-    }
+/// A job whose checkpoints are in a bucket.
+fn on(s3: &S3, prefix: &str) -> Stage {
+    let mut stage = Stage::new();
+    stage.environment = s3.environment();
+    stage.environment.push(("TIDEMARK_CHECKPOINT__STORE".to_owned(), format!("s3://{}/{prefix}", S3::BUCKET)));
+    stage
 }
 
 #[test]
 fn after_a_kill_it_goes_on_from_the_bucket_and_every_count_is_exact() {
     let s3 = S3::start();
-    let mut job = Job::on(&s3, "jobs/views");
+    let mut job = on(&s3, "jobs/views");
     let server = job.run().start();
     job.send_over_checkpoints(&server, 3);
     job.send(&server.client, 20);
@@ -136,7 +57,7 @@ fn after_a_kill_it_goes_on_from_the_bucket_and_every_count_is_exact() {
 #[test]
 fn while_the_server_is_away_it_counts_and_says_so_and_it_goes_on_by_itself() {
     let mut s3 = S3::start();
-    let mut job = Job::on(&s3, "away");
+    let mut job = on(&s3, "away");
     let server = job.run().start();
     job.send_over_checkpoints(&server, 2);
     type Act = fn(&mut S3);
@@ -179,7 +100,7 @@ fn while_the_server_is_away_it_counts_and_says_so_and_it_goes_on_by_itself() {
 fn no_owner_takes_itself_for_a_zombie_where_answers_to_its_commits_are_lost() {
     let s3 = S3::start();
     let wire = Wire::to(s3.address());
-    let mut job = Job::on(&s3, "lost");
+    let mut job = on(&s3, "lost");
     job.environment.extend(wire.s3_environment());
     let server = job.run().start();
     for _ in 0..8 {
@@ -195,7 +116,7 @@ fn no_owner_takes_itself_for_a_zombie_where_answers_to_its_commits_are_lost() {
 #[test]
 fn another_owner_of_the_bucket_ends_the_old_one_with_75() {
     let s3 = S3::start();
-    let mut job = Job::on(&s3, "owners");
+    let mut job = on(&s3, "owners");
     let old = job.run().start();
     job.send_over_checkpoints(&old, 2);
 
@@ -218,7 +139,7 @@ fn another_owner_of_the_bucket_ends_the_old_one_with_75() {
 #[test]
 fn a_server_that_is_not_there_at_the_start_is_waited_for_and_then_it_ends_with_69() {
     let mut s3 = S3::start();
-    let mut job = Job::on(&s3, "start");
+    let mut job = on(&s3, "start");
     let server = job.run().start();
     job.send_over_checkpoints(&server, 1);
     server.stop();
@@ -246,7 +167,7 @@ fn a_server_that_is_not_there_at_the_start_is_waited_for_and_then_it_ends_with_6
 #[test]
 fn two_processes_share_a_bucket_and_go_on_from_it_together() {
     let s3 = S3::start();
-    let mut job = Job::on(&s3, "shared");
+    let mut job = on(&s3, "shared");
     for round in 0..2 {
         let server = job.run().supervised(2).start();
         job.send_over_checkpoints(&server, 2);

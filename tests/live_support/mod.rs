@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod stage;
 pub mod traffic;
 pub mod truth;
 

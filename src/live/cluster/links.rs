@@ -295,6 +295,7 @@ impl Gathered {
         Ok(Links { data: self.data, pulse })
     }
 }
+
 /// The first of these processes that there is no link to.
 fn missing(links: &[Option<TcpStream>], mut processes: std::ops::Range<usize>) -> Option<usize> {
     processes.find(|process| links[*process].is_none())

@@ -12,7 +12,7 @@ use dataflows::{
         coordinator::StoredPart,
         manifest::{Manifest, PartInfo},
         part::PartState,
-        plan,
+        plan::{self, Damage},
     },
     control::{Message, Outcome},
     letter::DeadLetter,
@@ -235,11 +235,11 @@ fn drop_old(kept: &mut Kept, keep: usize) {
     let old = kept.len().saturating_sub(keep);
     let other =
         kept.iter().take(old).rposition(|checkpoint| begins(checkpoint).is_some_and(|first| Some(first) != newest));
-    let mut place = 0;
-    kept.retain(|_| {
-        place += 1;
-        old < place || Some(place - 1) == other
-    });
+    let other = other.map(|place| kept[place].clone());
+    kept.drain(..old);
+    if let Some(other) = other {
+        kept.push_front(other);
+    }
 }
 
 fn kept(keeper: &mut Keeper) -> Result<Kept, Failure> {
@@ -280,15 +280,15 @@ fn write_manifest(keeper: &mut Keeper, manifest: &Manifest) -> Result<(), Failur
 fn read_back(keeper: &mut Keeper, part: &PartInfo) -> Result<PartState, Failure> {
     let mut state = PartState::default();
     let checkpoints = &mut keeper.checkpoints;
-    patiently(&keeper.facts, keeper.checkpoints_reach, || {
-        let bytes = checkpoints.part(&part.name)?;
+    patiently(&keeper.facts, keeper.checkpoints_reach, || -> Result<(), StoreError> {
         let damaged = |cause| StoreError::Failed { name: part.name.clone(), cause };
-        if !part.matches(&bytes) {
-            return Err(damaged(
-                "it is not the part that was written: is the checkpoint store the same for all?".into(),
-            ));
-        }
-        state = PartState::decode(&bytes).map_err(|error| damaged(Box::new(error)))?;
+        state = plan::read_part(&mut **checkpoints, part).map_err(|damage| match damage {
+            Damage::Store(error) => error,
+            Damage::Frame { error, .. } => damaged(Box::new(error)),
+            Damage::Mixed { .. } | Damage::Ledger(_) => {
+                damaged("it is not the part that was written: is the checkpoint store the same for all?".into())
+            }
+        })?;
         Ok(())
     })?;
     Ok(state)
