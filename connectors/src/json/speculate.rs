@@ -96,7 +96,7 @@ fn epoch_ms(text: &str) -> Option<(EventTime, &str)> {
     if !(1..=15).contains(&digits.len()) || (digits.starts_with('0') && digits != "0") {
         return None;
     }
-    let event_time = digits.bytes().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    let event_time = rules::decimal(digits);
     (event_time <= EVENT_TIME_MAX).then_some((event_time, rest))
 }
 
