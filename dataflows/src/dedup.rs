@@ -74,11 +74,7 @@ impl Remembered {
     /// Remembers nothing yet. `notes_changes` where checkpoints will ask for them.
     pub fn new(notes_changes: bool) -> Self {
         let none = || (0..KEY_GROUPS).map(|_| Changes::Some(Vec::new())).collect();
-        Self {
-            groups: vec![Ids::default(); KEY_GROUPS],
-            changes: notes_changes.then(none),
-            forgotten: Minute(0),
-        }
+        Self { groups: vec![Ids::default(); KEY_GROUPS], changes: notes_changes.then(none), forgotten: Minute(0) }
     }
 
     /// Judges an event: `first` is the first window that its partition remembers, itself included; `late` whether its

@@ -41,15 +41,33 @@ pub type EventKey = [u64; 2];
 
 impl IdKey {
     /// The identity of `event_id` under `video_id`. The length of the first keeps the two apart.
-    #[inline]
     pub fn identify(&self, video_id: &str, event_id: &str) -> EventKey {
+        Identifier::new(*self).identify(video_id, event_id)
+    }
+}
+
+/// Finds identities, one after the other in the same memory.
+pub struct Identifier {
+    key: IdKey,
+    text: sip::Buffer,
+}
+
+impl Identifier {
+    /// By this key.
+    pub fn new(key: IdKey) -> Self {
+        Self { key, text: [0; _] }
+    }
+
+    /// As [`IdKey::identify`].
+    #[inline]
+    pub fn identify(&mut self, video_id: &str, event_id: &str) -> EventKey {
         const { assert!(1 + 2 * ID_BYTES_MAX <= sip::TEXT_BYTES_MAX) };
         let (video, event) = (video_id.as_bytes(), event_id.as_bytes());
-        let (length, mut text) = (1 + video.len() + event.len(), [0; sip::BUFFER_BYTES]);
-        text[0] = video.len() as u8;
-        text[1..=video.len()].copy_from_slice(video);
-        text[1 + video.len()..length].copy_from_slice(event);
-        let hash = sip::sip128(self.0, &text, length);
+        let length = 1 + video.len() + event.len();
+        self.text[0] = video.len() as u8;
+        self.text[1..=video.len()].copy_from_slice(video);
+        self.text[1 + video.len()..length].copy_from_slice(event);
+        let hash = sip::sip128(self.key.0, &mut self.text, length);
         // Nobody is the identity that stands for a vacant place.
         if hash == [0, 0] { [0, 1] } else { hash }
     }

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     dedup,
     event::{Cause, Event, RECORD_BYTES_MAX, Reason},
-    identity::{IdKey, KEY_GROUPS, KeyGroup},
+    identity::{IdKey, Identifier, KEY_GROUPS, KeyGroup},
     letter::{DeadLetter, LETTER_BYTES_MAX},
     parcel::{Account, Naming, Parcel, Row},
     port::{Decode, PartitionId, Record, Tail},
@@ -40,7 +40,7 @@ pub const STEP_RECORDS: u64 = 65_536;
 pub struct Lane<D> {
     decode: D,
     rules: Rules,
-    key: IdKey,
+    identifier: Identifier,
     partition: PartitionId,
     peers: usize,
     home: u32,
@@ -49,6 +49,8 @@ pub struct Lane<D> {
     clock: Clock,
     time: EventTime,
     step_ms: u64,
+    /// Before the clock gets here, no record steps on.
+    next_step: EventTime,
     in_step: u64,
     names: SeriesTable,
     pending: Vec<Pending>,
@@ -113,7 +115,7 @@ impl<D: Decode> Lane<D> {
         Self {
             decode,
             rules,
-            key,
+            identifier: Identifier::new(key),
             partition: start.partition,
             peers,
             home: home as u32,
@@ -121,6 +123,7 @@ impl<D: Decode> Lane<D> {
             clock,
             time: start.time,
             step_ms: rules.tick_ms,
+            next_step: 0,
             in_step: 0,
             names: SeriesTable::default(),
             pending: Vec::with_capacity(PENDING_MAX),
@@ -153,12 +156,14 @@ impl<D: Decode> Lane<D> {
     /// Judges from now on as if the clock stood at `floor` until it has gone past it.
     pub fn set_floor(&mut self, floor: Option<EventTime>) {
         self.clock = std::mem::take(&mut self.clock).with_floor(floor);
-        self.account.clock.clone_from(&self.clock);
     }
 
     /// Whether records travel in coarse steps from now on: many are behind this one.
     pub fn set_coarse(&mut self, coarse: bool) {
-        self.step_ms = if coarse { self.rules.coarse_ms } else { self.rules.tick_ms };
+        let step_ms = if coarse { self.rules.coarse_ms } else { self.rules.tick_ms };
+        if step_ms != self.step_ms {
+            (self.step_ms, self.next_step) = (step_ms, 0);
+        }
     }
 
     /// Takes one record.
@@ -225,13 +230,16 @@ impl<D: Decode> Lane<D> {
 
     fn place(&mut self, record: Record<'_>, event: &Event<'_>) {
         let late = self.clock.is_late(event.event_time, self.rules.lateness_ms);
+        if STEP_RECORDS <= self.in_step {
+            self.next_step = 0;
+        }
+        let before = self.clock.may_reach(event.event_time, self.next_step).then(|| self.clock.clone());
         if !late {
             self.clock.observe(&event.event_id, event.event_time, &self.rules);
         }
-        // None only while all events of a partition that was added later are behind.
-        let clock = self.clock.time().unwrap_or(0);
-        let step_ms = if self.in_step < STEP_RECORDS { self.step_ms } else { self.rules.tick_ms };
-        self.advance_to(floor_to(clock, step_ms), record.offset);
+        if let Some(before) = before {
+            self.step_on(record.offset, before);
+        }
         let judging = self.clock.judging().unwrap_or(0);
         let hash = NameHash::of(&event.video_id, &event.event_type);
         self.names.prefetch(hash);
@@ -241,7 +249,7 @@ impl<D: Decode> Lane<D> {
             video_bytes: bytes(&event.video_id),
             type_bytes: bytes(&event.event_type),
             row: Row {
-                id: self.key.identify(&event.video_id, &event.event_id),
+                id: self.identifier.identify(&event.video_id, &event.event_id),
                 series: SeriesNo(0),
                 minute: Minute::of(event.event_time),
                 first_remembered: dedup::first_remembered(judging, self.rules.remember_ms),
@@ -292,19 +300,23 @@ impl<D: Decode> Lane<D> {
         if self.clock.is_behind(event_time, self.rules.lateness_ms) { Reason::Behind } else { Reason::Late }
     }
 
-    /// Closes the present step before the record at `offset` (already in the account) if the time moves.
-    fn advance_to(&mut self, time: EventTime, offset: u64) {
+    /// Closes the present step before the record at `offset` (already in the account) if the clock, which stood at `before`,
+    /// has moved the time.
+    fn step_on(&mut self, offset: u64, before: Clock) {
+        let step_ms = if self.in_step < STEP_RECORDS { self.step_ms } else { self.rules.tick_ms };
+        // None only while all events of a partition that was added later are behind.
+        let time = floor_to(self.clock.time().unwrap_or(0), step_ms);
+        self.next_step = time + step_ms;
         if self.time < time {
-            // The record belongs to the next step: it leaves this one's account, and its own clock with it.
+            // The record belongs to the next step: it leaves this one's account.
             self.account.read -= 1;
             self.account.next_offset = offset;
-            self.close_step(false);
+            self.close_step(before, false);
             self.account.read += 1;
             self.account.next_offset = offset + 1;
             self.in_step = 1;
             self.time = time;
         }
-        self.account.clock.clone_from(&self.clock);
     }
 
     /// Whether too much travels at this time for more to follow.
@@ -323,7 +335,7 @@ impl<D: Decode> Lane<D> {
     /// Moves on to `time` without a record, if that is ahead.
     pub fn pass(&mut self, time: EventTime) {
         if self.time < time {
-            self.close_step(false);
+            self.close_step(self.clock.clone(), false);
             self.in_step = 0;
             self.time = time;
         }
@@ -332,7 +344,7 @@ impl<D: Decode> Lane<D> {
     /// Nothing will follow: closes the last step. `ended` where that holds for good, so that the partition holds no
     /// window open any more.
     pub fn end(&mut self, ended: Ended) {
-        self.close_step(ended == Ended::ForGood);
+        self.close_step(self.clock.clone(), ended == Ended::ForGood);
         self.over = true;
     }
 
@@ -341,8 +353,10 @@ impl<D: Decode> Lane<D> {
         self.over
     }
 
-    fn close_step(&mut self, ended: bool) {
+    /// Closes the present step, at whose end the clock stood at `clock`.
+    fn close_step(&mut self, clock: Clock, ended: bool) {
         self.place_pending();
+        self.account.clock = clock;
         for to in 0..self.peers {
             if to != self.home as usize {
                 self.close(to);

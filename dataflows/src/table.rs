@@ -96,7 +96,8 @@ mod tests {
         count("a", "views", &[1]);
         count("a", "view", &[2]);
         let table = CountTable::sorted(&names, &counts);
-        let found: Vec<_> = table.series().map(|(name, windows)| (&*name.video_id, &*name.event_type, windows)).collect();
+        let found: Vec<_> =
+            table.series().map(|(name, windows)| (&*name.video_id, &*name.event_type, windows)).collect();
         let expected: [(&str, &str, &[Windowed]); 5] = [
             ("a", "view", &[(Minute(2), 1)]),
             ("a", "views", &[(Minute(1), 1)]),

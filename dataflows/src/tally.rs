@@ -110,7 +110,8 @@ impl Tally {
             if group.owner(peers) != worker {
                 continue;
             }
-            let series: Vec<SeriesNo> = stored.names.iter().map(|(video, kind)| table.intern(video, kind).number).collect();
+            let series: Vec<SeriesNo> =
+                stored.names.iter().map(|(video, kind)| table.intern(video, kind).number).collect();
             self.remembered.restore(group, stored.ids.iter().copied());
             for cell in &stored.cells {
                 self.counts.restore(CellState { series: series[cell.series.0 as usize], ..*cell });

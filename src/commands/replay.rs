@@ -84,11 +84,7 @@ fn lines(table: &CountTable<'_>, wanted: &Range<EventTime>) -> Lines {
 }
 
 /// All rows, each with its finality.
-fn rows(
-    settings: &Settings,
-    input: Input,
-    wanted: Range<EventTime>,
-) -> Result<(Vec<CountRow>, Announcement), Failure> {
+fn rows(settings: &Settings, input: Input, wanted: Range<EventTime>) -> Result<(Vec<CountRow>, Announcement), Failure> {
     let take = move |table: CountTable<'_>, as_of| -> Vec<CountRow> {
         table.rows(as_of).filter(|row| wanted.contains(&row.window_start)).collect()
     };

@@ -14,10 +14,25 @@ pub(super) fn is_id(text: &str) -> bool {
 /// `[a-z][a-z0-9_.-]{0,63}`
 #[inline]
 pub(super) fn is_event_type(text: &str) -> bool {
-    let is_letter = |byte: &u8| byte.is_ascii_lowercase();
-    let may_follow = |byte: &u8| is_letter(byte) || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
+    /// What a byte may be: 1 in the first place too, 2 behind it.
+    const PLACES: [u8; 256] = {
+        let mut places = [0; 256];
+        let mut byte = 0;
+        while byte < places.len() {
+            places[byte] = match byte as u8 {
+                b'a'..=b'z' => 1 | 2,
+                b'0'..=b'9' | b'_' | b'.' | b'-' => 2,
+                _ => 0,
+            };
+            byte += 1;
+        }
+        places
+    };
+    let place = |byte: &u8| PLACES[usize::from(*byte)];
     match text.as_bytes() {
-        [first, rest @ ..] => rest.len() < EVENT_TYPE_BYTES_MAX && is_letter(first) && rest.iter().all(may_follow),
+        [first, rest @ ..] => {
+            rest.len() < EVENT_TYPE_BYTES_MAX && place(first) & 1 != 0 && rest.iter().all(|byte| place(byte) & 2 != 0)
+        }
         [] => false,
     }
 }
@@ -28,37 +43,8 @@ pub(super) fn epoch_ms(digits: &str) -> Option<EventTime> {
     digits.parse().ok().filter(|&event_time| event_time <= EVENT_TIME_MAX)
 }
 
-/// The number that at most 19 digits stand for.
-#[inline]
-pub(super) fn decimal(digits: &str) -> u64 {
-    digits.bytes().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
-}
-
 /// The double nearest to a JSON number, unless it overflows.
-#[inline]
 pub(super) fn finite(number: &str) -> Option<f64> {
-    short(number).or_else(|| nearest(number))
-}
-
-/// The same of up to 15 digits around a point. Both parts of the quotient are doubles, so it is the nearest one (Clinger, *How
-/// to read floating point numbers accurately*, 1990).
-#[inline]
-fn short(number: &str) -> Option<f64> {
-    const TENS: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
-    let (whole, rest) = split_digits(number);
-    let fraction = match rest.strip_prefix('.') {
-        Some(fraction) if split_digits(fraction).1.is_empty() => fraction,
-        None if rest.is_empty() => "",
-        _ => return None,
-    };
-    if whole.is_empty() || 15 < whole.len() + fraction.len() {
-        return None;
-    }
-    let tens = TENS[fraction.len()];
-    Some((decimal(whole) as f64 * tens + decimal(fraction) as f64) / tens)
-}
-
-fn nearest(number: &str) -> Option<f64> {
     number.parse().ok().filter(|value: &f64| value.is_finite())
 }
 
@@ -117,26 +103,10 @@ fn number(text: &str, width: usize) -> Option<(u32, &str)> {
     Some((digits.parse().ok().filter(|_| all_digits)?, rest))
 }
 
-/// A word whose lowest set bit lies in the first of the eight bytes that is no decimal digit.
-#[inline]
-fn non_digits(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // A digit is 0x30 to 0x39: its upper half is 3, also with 6 more. A carry comes only from a byte that is none.
-    (word ^ (ONES * 0x30) | word.wrapping_add(ONES * 0x06) ^ (ONES * 0x30)) & (ONES * 0xF0)
-}
-
 /// Splits behind the leading decimal digits.
 #[inline]
 pub(super) fn split_digits(text: &str) -> (&str, &str) {
-    let (mut end, mut bytes) = (0, text.as_bytes());
-    while let Some((chunk, behind)) = bytes.split_first_chunk() {
-        let others = non_digits(u64::from_le_bytes(*chunk));
-        if others != 0 {
-            return text.split_at(end + others.trailing_zeros() as usize / 8);
-        }
-        (end, bytes) = (end + chunk.len(), behind);
-    }
-    end += bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len());
+    let end = text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(end)
 }
 
