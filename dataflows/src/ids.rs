@@ -3,16 +3,17 @@
 //! Open addressing over buckets of one line (64 bytes) with linear probing: Knuth, *The Art of Computer Programming* 3, section 6.4. The
 //! first half of an identity is its hash; as a fraction of all buckets it says which one is its home.
 //!
-//! Invariants: within a bucket what is there comes first, and zeros, which are no identity, behind it; all buckets between an identity's home and its own are full; the last
-//! bucket is never full. So looking up ends in the first bucket with room, mostly the first one.
+//! Invariants: within a bucket what is there comes first, and zeros, which are no identity, behind it; all buckets between an
+//! identity's home and its own are full; the last bucket is never full, so there may be more behind the last home. So looking up
+//! ends in the first bucket with room, mostly the first one.
 
 use crate::{identity::EventKey, prefetch::prefetch, time::Minute};
 
 /// Identities in a bucket.
 const BUCKET_IDS: usize = 3;
 
-/// Buckets behind the last home, for what is crowded out there.
-const SLACK: usize = 8;
+/// Homes of the smallest table.
+const HOMES_MIN: usize = 8;
 
 /// One line of the cache.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -54,11 +55,6 @@ pub struct Ids {
     buckets: Vec<Bucket>,
     homes: usize,
     len: usize,
-}
-
-/// Homes of the next greater table.
-fn greater(homes: usize) -> usize {
-    homes + homes / 4 + SLACK
 }
 
 impl Ids {
@@ -108,65 +104,48 @@ impl Ids {
     /// Puts in what is not there; `at` is the bucket that [`Ids::find`] says. Forgets windows before `first` where room is needed.
     #[inline]
     pub fn insert(&mut self, mut at: usize, id: EventKey, minute: Minute, first: Minute) {
-        if !self.has_room(at) {
-            at = self.make_room(id, first);
+        // With 85 % of all places taken, no more are.
+        if self.homes * BUCKET_IDS * 17 <= self.len * 20 {
+            self.make_room(first);
+            at = self.find(id).expect_err("it is not there");
         }
-        self.buckets[at].push(id, minute);
+        self.put(at, id, minute);
         self.len += 1;
     }
 
-    /// Whether one more may go into a bucket: with 85 % of all places taken, no more do.
     #[inline]
-    fn has_room(&self, at: usize) -> bool {
-        let last = self.buckets.len().saturating_sub(1);
-        self.len * 20 < self.homes * BUCKET_IDS * 17 && (at < last || self.buckets[at].len < 2)
+    fn put(&mut self, at: usize, id: EventKey, minute: Minute) {
+        self.buckets[at].push(id, minute);
+        if at + 1 == self.buckets.len() && self.buckets[at].is_full() {
+            self.buckets.push(Bucket::default());
+        }
     }
 
     #[cold]
-    fn make_room(&mut self, id: EventKey, first: Minute) -> usize {
+    fn make_room(&mut self, first: Minute) {
         self.retain(first);
         // Where little was forgotten, forgetting would be due again soon.
         if self.homes * BUCKET_IDS * 7 <= self.len * 10 {
-            self.resize(greater(self.homes));
-        }
-        loop {
-            match self.find(id) {
-                Err(at) if self.has_room(at) => return at,
-                _ => self.resize(greater(self.homes)),
-            }
+            self.resize(self.homes + self.homes / 4 + HOMES_MIN);
         }
     }
 
     /// Makes room for so many more.
     pub fn reserve(&mut self, more: usize) {
-        let homes = (self.len + more) * 5 / (4 * BUCKET_IDS) + SLACK;
+        let homes = (self.len + more) * 5 / (4 * BUCKET_IDS) + HOMES_MIN;
         if self.homes < homes {
             self.resize(homes);
         }
     }
 
-    fn resize(&mut self, mut homes: usize) {
-        *self = loop {
-            match self.spread(homes) {
-                Some(spread) => break spread,
-                None => homes = greater(homes),
-            }
-        };
-    }
-
-    /// The same over so many homes, unless the last ones are crowded out.
-    fn spread(&self, homes: usize) -> Option<Self> {
-        let mut to = Self { buckets: vec![Bucket::default(); homes + SLACK], homes, len: self.len };
-        let last = to.buckets.len() - 1;
+    /// Spreads all over so many homes.
+    fn resize(&mut self, homes: usize) {
+        let mut to = Self { buckets: vec![Bucket::default(); homes + 1], homes, len: self.len };
         for (id, minute) in self.iter() {
-            let home = to.home(id);
-            let at = home + to.buckets[home..].iter().position(|bucket| !bucket.is_full())?;
-            to.buckets[at].push(id, minute);
-            if at == last && to.buckets[at].is_full() {
-                return None;
-            }
+            let at = to.find(id).expect_err("each is there once");
+            to.put(at, id, minute);
         }
-        Some(to)
+        *self = to;
     }
 
     /// Forgets the windows before `first`, and gives memory back where little is left.
@@ -185,8 +164,8 @@ impl Ids {
                 self.buckets[at].push(id, minute);
             }
         }
-        if SLACK < self.homes && self.len * 4 < self.homes * BUCKET_IDS {
-            self.resize(self.len * 2 / BUCKET_IDS + SLACK);
+        if HOMES_MIN < self.homes && self.len * 4 < self.homes * BUCKET_IDS {
+            self.resize(self.len * 2 / BUCKET_IDS + HOMES_MIN);
         }
     }
 

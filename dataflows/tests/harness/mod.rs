@@ -29,6 +29,7 @@ use dataflows::{
     port::{CountRow, Decode, PartitionId, PartitionReader, Reached, Record, SourceError, Timer},
     query::{Answer, Question},
     rules::Rules,
+    table::CountTable,
     tally::{TakeAll, WorkerCut},
     time::{END_OF_TIME, EventTime, Minute},
 };
@@ -176,8 +177,10 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
             }
         }),
         take_cut: Box::new(move |cut| drop(cuts.send(Event::Cut(cut)))),
-        take_all: (at_end == Reached::Finished)
-            .then(|| Box::new(move |table, as_of| drop(all.send(Event::End(table.rows(as_of).collect())))) as TakeAll),
+        take_all: (at_end == Reached::Finished).then(|| {
+            Box::new(move |table: CountTable<'_>, as_of| drop(all.send(Event::End(table.rows(as_of).collect()))))
+                as TakeAll
+        }),
         serve: None,
         processes: 1,
         mailbox: None,
