@@ -248,13 +248,13 @@ fn write_to_a_full_disk(dir: &Path) {
 
 #[test]
 fn a_commit_that_goes_well_while_another_process_claims_is_seen_by_it() {
-    let start = Barrier::new(2);
+    let start = std::sync::Barrier::new(2);
     for round in 0..100 {
         let dir = tempfile::tempdir().unwrap();
         let mut old = CheckpointDir::open(dir.path()).unwrap();
         let mut new = old.clone();
         let generation = old.claim_generation(0).unwrap();
-        let (committed, seen) = thread::scope(|scope| {
+        let (committed, seen) = std::thread::scope(|scope| {
             let claim = || {
                 start.wait();
                 new.claim_generation(0).unwrap();
