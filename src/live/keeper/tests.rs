@@ -200,7 +200,7 @@ impl Scene {
             acknowledged: Version::default(),
             writes_for_all: true,
             workers,
-            input: Arc::new(EmbeddedLog::open(self.folder.path(), 1).unwrap()),
+            input: Arc::new(EmbeddedLog::open(&self.folder.path().join("log"), 1).unwrap()),
         }
     }
 
