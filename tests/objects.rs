@@ -124,7 +124,7 @@ fn another_owner_of_the_bucket_ends_the_old_one_with_75() {
     let new = job.run_in(&folder.path().join("data")).flag("--from-start").start();
     // It may have ended already, as its last checkpoint was about to drop an older one.
     let _ = old.client.post("/v1/events", "application/json", event("f", "v", "view", now_ms()).as_bytes());
-    old.wait_for_end(SOON).expect(75, &["s3://tidemark/owners", "already taken by another writer"]);
+    old.wait_for_end(SOON).expect(75, &["s3://tidemark/owners", "belongs to another owner now"]);
 
     // The new one does not notice.
     let number = new.client.checkpoint().unwrap_or(0);

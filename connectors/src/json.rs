@@ -5,12 +5,14 @@
 //! what is wrong with a record. A test holds the first to the second.
 
 mod general;
+mod plain;
 mod rules;
 mod speculate;
 mod structure;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod words;
 
 use dataflows::{
     event::{Cause, Event},
@@ -24,11 +26,10 @@ pub struct JsonEvents;
 impl Decode for JsonEvents {
     #[inline]
     fn decode<'a>(&self, payload: &'a [u8]) -> Result<Event<'a>, Cause> {
-        // The whole record, also the parts that are ignored: everything behind this works on text.
-        let text = std::str::from_utf8(payload).map_err(|_| Cause::Utf8)?;
-        match speculate::speculate(text) {
+        match speculate::speculate(payload) {
             Some(event) => Ok(event),
-            None => general::parse(text),
+            // The whole record, also the parts that are ignored: what is behind this works on text.
+            None => general::parse(std::str::from_utf8(payload).map_err(|_| Cause::Utf8)?),
         }
     }
 }

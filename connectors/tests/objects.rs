@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::BTreeSet,
     error::Error as _,
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -76,29 +75,15 @@ fn the_objects_have_the_documented_names_and_parts_of_many_pieces_come_back_whol
 }
 
 #[test]
-fn owners_that_claim_and_commit_at_once_are_told_apart() {
+fn handles_of_one_prefix_keep_the_contract() {
     let server = S3::start();
-    let claim = || {
-        let mut store = open(&server, "");
-        (0..5).map(|_| store.claim_generation(0).unwrap()).collect::<Vec<_>>()
-    };
-    let claimed: Vec<u64> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..4).map(|_| scope.spawn(claim)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    let server = &server;
+    let mut opened = 0;
+    checkpoint_contract::check_shared(|| {
+        opened += 1;
+        let prefix = format!("shared/{opened}");
+        move || open(server, &prefix)
     });
-    assert_eq!(claimed.iter().copied().collect::<BTreeSet<_>>(), (1..=20).collect());
-
-    for round in 0..5 {
-        let commit = |writer: u8| (writer, open(&server, "").commit(version(20, round), &[writer; 1_000]));
-        let done: Vec<_> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..4).map(|writer| scope.spawn(move || commit(writer))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        });
-        let (won, lost): (Vec<_>, Vec<_>) = done.into_iter().partition(|(_, done)| done.is_ok());
-        assert_eq!(won.len(), 1, "round {round}");
-        assert!(lost.iter().all(|(_, done)| matches!(done, Err(StoreError::Taken { .. }))), "{lost:?}");
-        assert_eq!(open(&server, "").manifest(version(20, round)).unwrap(), [won[0].0; 1_000]);
-    }
 }
 
 /// The crate's own retry would be told that the manifest is another's, and a healthy owner would end as a zombie.

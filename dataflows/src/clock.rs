@@ -78,6 +78,12 @@ impl Clock {
         self.time.is_none_or(|time| time <= event_time.saturating_add(lateness_ms))
     }
 
+    /// Whether that event may move the clock to `limit` or beyond, or change more than its time.
+    #[inline]
+    pub fn may_reach(&self, event_time: EventTime, limit: EventTime) -> bool {
+        self.row.is_some() || limit <= event_time || self.time.is_none_or(|time| limit <= time)
+    }
+
     /// Lets a well-formed event that is neither late nor future move the clock.
     #[inline]
     pub fn observe(&mut self, event_id: &str, event_time: EventTime, rules: &Rules) {

@@ -7,12 +7,14 @@
 //!
 //! What was remembered since the last checkpoint is noted besides, as long as that is less than all there is.
 
-use hashbrown::{HashTable, hash_table::Entry};
-
 use crate::{
     identity::{EventKey, KEY_GROUPS, KeyGroup},
+    ids::Ids,
     time::{EventTime, MINUTE_MS, Minute},
 };
+
+/// Every so many minutes a group forgets what it may.
+const SWEEP_TURNS: u32 = 8;
 
 /// The verdicts that are given where the ids are.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub fn first_remembered(clock: EventTime, remember_ms: u64) -> Minute {
     Minute((clock.saturating_sub(remember_ms) / MINUTE_MS) as u32)
 }
 
-/// One remembered identity, 24 bytes.
+/// One remembered identity, as checkpoints have it.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct RememberedId {
     /// Whose.
@@ -42,10 +44,11 @@ pub struct RememberedId {
 
 /// The remembered identities, by key group.
 pub struct Remembered {
-    groups: Vec<HashTable<RememberedId>>,
+    groups: Vec<Ids>,
     /// What [`Remembered::take_changes`] will give, or `None` where nobody will ask.
     changes: Option<Vec<Changes>>,
-    swept: Minute,
+    /// Windows before this one are forgotten by all, though they may still be in a table.
+    forgotten: Minute,
 }
 
 /// What a group remembers since it was last asked.
@@ -71,11 +74,7 @@ impl Remembered {
     /// Remembers nothing yet. `notes_changes` where checkpoints will ask for them.
     pub fn new(notes_changes: bool) -> Self {
         let none = || (0..KEY_GROUPS).map(|_| Changes::Some(Vec::new())).collect();
-        Self {
-            groups: (0..KEY_GROUPS).map(|_| HashTable::new()).collect(),
-            changes: notes_changes.then(none),
-            swept: Minute(0),
-        }
+        Self { groups: vec![Ids::default(); KEY_GROUPS], changes: notes_changes.then(none), forgotten: Minute(0) }
     }
 
     /// Judges an event: `first` is the first window that its partition remembers, itself included; `late` whether its
@@ -83,14 +82,12 @@ impl Remembered {
     #[inline]
     pub fn judge(&mut self, group: KeyGroup, id: EventKey, minute: Minute, first: Minute, late: bool) -> Verdict {
         let place = usize::from(group.0);
-        // The ids are hashes under a secret already: half of one serves as the table's hash.
-        match self.groups[place].entry(id[0], |known| known.id == id, |known| known.id[0]) {
-            Entry::Occupied(known) if known.get().minute >= first => return Verdict::Duplicate,
+        let ids = &mut self.groups[place];
+        match ids.find(id) {
+            Ok(at) if ids.minute(at) >= first => return Verdict::Duplicate,
             _ if late => return Verdict::Late,
-            Entry::Occupied(mut known) => known.get_mut().minute = minute,
-            Entry::Vacant(room) => {
-                room.insert(RememberedId { id, minute });
-            }
+            Ok(at) => ids.set_minute(at, minute),
+            Err(at) => ids.insert(at, id, minute, self.forgotten),
         }
         if let Some(changes) = &mut self.changes {
             changes[place].note(RememberedId { id, minute }, self.groups[place].len());
@@ -98,22 +95,29 @@ impl Remembered {
         Verdict::Counted
     }
 
-    /// Forgets the windows before `first`: those that no partition remembers any more.
+    /// The windows before `first` are those that no partition remembers any more: some groups forget them now, each one
+    /// with every eighth minute, or when it needs room.
     pub fn sweep(&mut self, first: Minute) {
-        if self.swept < first {
-            self.swept = first;
-            for group in &mut self.groups {
-                group.retain(|known| known.minute >= first);
-                if group.len() * 4 < group.capacity() {
-                    group.shrink_to(group.len() * 2, |known| known.id[0]);
-                }
+        while self.forgotten < first {
+            // After a long time each has one turn.
+            self.forgotten = Minute((self.forgotten.0 + 1).max(first.0.saturating_sub(SWEEP_TURNS)));
+            let turn = (self.forgotten.0 % SWEEP_TURNS) as usize;
+            for group in self.groups.iter_mut().skip(turn).step_by(SWEEP_TURNS as usize) {
+                group.retain(first);
             }
         }
     }
 
     /// What a group remembers, in no order.
     pub fn group(&self, group: KeyGroup) -> impl Iterator<Item = RememberedId> + '_ {
-        self.groups[usize::from(group.0)].iter().copied()
+        let ids = self.groups[usize::from(group.0)].iter().map(|(id, minute)| RememberedId { id, minute });
+        ids.filter(|known| known.minute >= self.forgotten)
+    }
+
+    /// Has the memory fetched that judging this event will read.
+    #[inline]
+    pub fn prefetch(&self, group: KeyGroup, id: EventKey) {
+        self.groups[usize::from(group.0)].prefetch(id);
     }
 
     /// Takes what a group remembers since the last call, or more: the later of two with one identity is in force.
@@ -122,30 +126,28 @@ impl Remembered {
         let Some(changes) = &mut self.changes else { return Vec::new() };
         match std::mem::replace(&mut changes[place], Changes::Some(Vec::new())) {
             Changes::Some(ids) => ids,
-            Changes::All => self.groups[place].iter().copied().collect(),
+            Changes::All => self.group(group).collect(),
         }
     }
 
     /// Puts back what checkpoints remembered: the later of two with one identity is in force.
     pub fn restore(&mut self, group: KeyGroup, ids: impl ExactSizeIterator<Item = RememberedId>) {
         let table = &mut self.groups[usize::from(group.0)];
-        table.reserve(ids.len(), |known| known.id[0]);
+        table.reserve(ids.len());
         for known in ids {
-            match table.entry(known.id[0], |there| there.id == known.id, |there| there.id[0]) {
-                Entry::Occupied(mut there) => *there.get_mut() = known,
-                Entry::Vacant(room) => {
-                    room.insert(known);
-                }
+            match table.find(known.id) {
+                Ok(at) => table.set_minute(at, known.minute),
+                Err(at) => table.insert(at, known.id, known.minute, self.forgotten),
             }
         }
     }
 
-    /// How many identities are remembered.
+    /// How many identities are in memory, some of them forgotten.
     pub fn len(&self) -> usize {
-        self.groups.iter().map(HashTable::len).sum()
+        self.groups.iter().map(Ids::len).sum()
     }
 
-    /// Whether none is.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

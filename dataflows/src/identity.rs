@@ -1,14 +1,14 @@
 //! Who is who: the identity of an event, and the key group that owns a video.
 
 use serde::{Deserialize, Serialize};
-use siphasher::sip128::{Hasher128, SipHasher24};
-use std::hash::Hasher;
+
+use crate::{event::ID_BYTES_MAX, sip};
 
 /// How many key groups there are. Fixed for ever: checkpoints are kept by group, so that any worker count resumes.
 pub const KEY_GROUPS: usize = 128;
 
 /// The part of the key space that a video belongs to, below [`KEY_GROUPS`].
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeyGroup(pub u8);
 
 impl KeyGroup {
@@ -41,14 +41,35 @@ pub type EventKey = [u64; 2];
 
 impl IdKey {
     /// The identity of `event_id` under `video_id`. The length of the first keeps the two apart.
-    #[inline]
     pub fn identify(&self, video_id: &str, event_id: &str) -> EventKey {
-        let mut hasher = SipHasher24::new_with_keys(self.0[0], self.0[1]);
-        hasher.write(&[video_id.len() as u8]);
-        hasher.write(video_id.as_bytes());
-        hasher.write(event_id.as_bytes());
-        let hash = hasher.finish128();
-        [hash.h1, hash.h2]
+        Identifier::new(*self).identify(video_id, event_id)
+    }
+}
+
+/// Finds identities, one after the other in the same memory.
+pub struct Identifier {
+    key: IdKey,
+    text: sip::Buffer,
+}
+
+impl Identifier {
+    /// By this key.
+    pub fn new(key: IdKey) -> Self {
+        Self { key, text: [0; _] }
+    }
+
+    /// As [`IdKey::identify`].
+    #[inline]
+    pub fn identify(&mut self, video_id: &str, event_id: &str) -> EventKey {
+        const { assert!(1 + 2 * ID_BYTES_MAX <= sip::TEXT_BYTES_MAX) };
+        let (video, event) = (video_id.as_bytes(), event_id.as_bytes());
+        let length = 1 + video.len() + event.len();
+        self.text[0] = video.len() as u8;
+        self.text[1..=video.len()].copy_from_slice(video);
+        self.text[1 + video.len()..length].copy_from_slice(event);
+        let hash = sip::sip128(self.key.0, &mut self.text, length);
+        // Nobody is the identity that stands for a vacant place.
+        if hash == [0, 0] { [0, 1] } else { hash }
     }
 }
 

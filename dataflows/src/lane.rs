@@ -10,12 +10,12 @@ use crate::{
     clock::Clock,
     dedup,
     event::{Cause, Event, RECORD_BYTES_MAX, Reason},
-    identity::IdKey,
+    identity::{IdKey, Identifier, KEY_GROUPS, KeyGroup},
     letter::{DeadLetter, LETTER_BYTES_MAX},
     parcel::{Account, Naming, Parcel, Row},
     port::{Decode, PartitionId, Record, Tail},
     rules::Rules,
-    series::SeriesTable,
+    series::{Interned, NameHash, SeriesNo, SeriesTable},
     time::{EventTime, Minute, floor_to},
 };
 
@@ -28,6 +28,9 @@ const NAMES_MAX: usize = 1 << 20;
 /// Letters in a parcel, at most: each may hold a mebibyte.
 const PARCEL_LETTERS: usize = 16;
 
+/// Events that wait for their series' numbers, at most: what looking these up reads is fetched from memory meanwhile.
+const PENDING_MAX: usize = 64;
+
 /// Records at one time, about: then the time steps on by a tick, even where the clock does not. What travels at one time
 /// waits for the frontier in memory, so this bounds it: in coarse steps over dense history, and where history is fed to a
 /// partition that has been given up to a later time.
@@ -37,21 +40,38 @@ pub const STEP_RECORDS: u64 = 65_536;
 pub struct Lane<D> {
     decode: D,
     rules: Rules,
-    key: IdKey,
+    identifier: Identifier,
     partition: PartitionId,
     peers: usize,
     home: u32,
+    /// The owner of each key group.
+    owners: Vec<u16>,
     clock: Clock,
     time: EventTime,
     step_ms: u64,
+    /// Before the clock gets here, no record steps on.
+    next_step: EventTime,
     in_step: u64,
     names: SeriesTable,
+    pending: Vec<Pending>,
+    /// Video id and event type of each.
+    pending_names: String,
+    /// The letters of those that are late.
+    pending_late: VecDeque<DeadLetter>,
     incarnation: u32,
     open: Vec<Parcel>,
     account: Account,
     keeps_tail: bool,
     closed: VecDeque<(EventTime, Parcel)>,
     over: bool,
+}
+
+/// An event whose series' number is still to be looked up; its name waits beside it.
+struct Pending {
+    hash: NameHash,
+    video_bytes: u8,
+    type_bytes: u8,
+    row: Row,
 }
 
 /// What the end of an input means.
@@ -95,15 +115,20 @@ impl<D: Decode> Lane<D> {
         Self {
             decode,
             rules,
-            key,
+            identifier: Identifier::new(key),
             partition: start.partition,
             peers,
             home: home as u32,
+            owners: (0..KEY_GROUPS).map(|group| KeyGroup(group as u8).owner(peers) as u16).collect(),
             clock,
             time: start.time,
             step_ms: rules.tick_ms,
+            next_step: 0,
             in_step: 0,
             names: SeriesTable::default(),
+            pending: Vec::with_capacity(PENDING_MAX),
+            pending_names: String::new(),
+            pending_late: VecDeque::new(),
             incarnation: 0,
             open: (0..peers).map(|to| Parcel::new(to as u32, start.partition, 0)).collect(),
             account,
@@ -131,12 +156,14 @@ impl<D: Decode> Lane<D> {
     /// Judges from now on as if the clock stood at `floor` until it has gone past it.
     pub fn set_floor(&mut self, floor: Option<EventTime>) {
         self.clock = std::mem::take(&mut self.clock).with_floor(floor);
-        self.account.clock.clone_from(&self.clock);
     }
 
     /// Whether records travel in coarse steps from now on: many are behind this one.
     pub fn set_coarse(&mut self, coarse: bool) {
-        self.step_ms = if coarse { self.rules.coarse_ms } else { self.rules.tick_ms };
+        let step_ms = if coarse { self.rules.coarse_ms } else { self.rules.tick_ms };
+        if step_ms != self.step_ms {
+            (self.step_ms, self.next_step) = (step_ms, 0);
+        }
     }
 
     /// Takes one record.
@@ -203,52 +230,93 @@ impl<D: Decode> Lane<D> {
 
     fn place(&mut self, record: Record<'_>, event: &Event<'_>) {
         let late = self.clock.is_late(event.event_time, self.rules.lateness_ms);
+        if STEP_RECORDS <= self.in_step {
+            self.next_step = 0;
+        }
+        let before = self.clock.may_reach(event.event_time, self.next_step).then(|| self.clock.clone());
         if !late {
             self.clock.observe(&event.event_id, event.event_time, &self.rules);
         }
-        // None only while all events of a partition that was added later are behind.
-        let clock = self.clock.time().unwrap_or(0);
-        let step_ms = if self.in_step < STEP_RECORDS { self.step_ms } else { self.rules.tick_ms };
-        self.advance_to(floor_to(clock, step_ms), record.offset);
+        if let Some(before) = before {
+            self.step_on(record.offset, before);
+        }
         let judging = self.clock.judging().unwrap_or(0);
-        let (series, new) = self.names.intern(&event.video_id, &event.event_type);
-        let owner = self.names.name(series).group.owner(self.peers);
-        let late_letter = late.then(|| self.letter(record, self.late_reason(event.event_time)));
-        let parcel = &mut self.open[owner];
-        if new {
-            let (video_id, event_type) = (event.video_id.to_string(), event.event_type.to_string());
-            parcel.names.push(Naming { number: series, video_id, event_type });
-        }
-        parcel.rows.push(Row {
-            id: self.key.identify(&event.video_id, &event.event_id),
-            series,
-            minute: Minute::of(event.event_time),
-            first_remembered: dedup::first_remembered(judging, self.rules.remember_ms),
-            late,
+        let hash = NameHash::of(&event.video_id, &event.event_type);
+        self.names.prefetch(hash);
+        let bytes = |text: &str| text.len() as u8;
+        self.pending.push(Pending {
+            hash,
+            video_bytes: bytes(&event.video_id),
+            type_bytes: bytes(&event.event_type),
+            row: Row {
+                id: self.identifier.identify(&event.video_id, &event.event_id),
+                series: SeriesNo(0),
+                minute: Minute::of(event.event_time),
+                first_remembered: dedup::first_remembered(judging, self.rules.remember_ms),
+                late,
+            },
         });
-        parcel.late.extend(late_letter);
-        if parcel.rows.len() == PARCEL_ROWS || parcel.late.len() == PARCEL_LETTERS {
-            self.close(owner);
+        self.pending_names.push_str(&event.video_id);
+        self.pending_names.push_str(&event.event_type);
+        if late {
+            let letter = self.letter(record, self.late_reason(event.event_time));
+            self.pending_late.push_back(letter);
         }
+        if self.pending.len() == PENDING_MAX {
+            self.place_pending();
+        }
+    }
+
+    /// Puts the events that wait for their series' numbers into the parcels of the workers that own their videos.
+    fn place_pending(&mut self) {
+        let (pending, names) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_names));
+        let mut rest = names.as_str();
+        for Pending { hash, video_bytes, type_bytes, row } in &pending {
+            let (video_id, behind) = rest.split_at(usize::from(*video_bytes));
+            let (event_type, behind) = behind.split_at(usize::from(*type_bytes));
+            rest = behind;
+            let Interned { number, group, is_new } = self.names.intern_hashed(*hash, video_id, event_type);
+            let owner = usize::from(self.owners[usize::from(group.0)]);
+            let parcel = &mut self.open[owner];
+            if is_new {
+                let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
+                parcel.names.push(Naming { number, video_id, event_type });
+            }
+            parcel.rows.push(Row { series: number, ..*row });
+            if row.late {
+                parcel.late.extend(self.pending_late.pop_front());
+            }
+            if parcel.rows.len() == PARCEL_ROWS || parcel.late.len() == PARCEL_LETTERS {
+                self.close(owner);
+            }
+        }
+        // Their memory serves the next ones.
+        (self.pending, self.pending_names) = (pending, names);
+        self.pending.clear();
+        self.pending_names.clear();
     }
 
     fn late_reason(&self, event_time: EventTime) -> Reason {
         if self.clock.is_behind(event_time, self.rules.lateness_ms) { Reason::Behind } else { Reason::Late }
     }
 
-    /// Closes the present step before the record at `offset` (already in the account) if the time moves.
-    fn advance_to(&mut self, time: EventTime, offset: u64) {
+    /// Closes the present step before the record at `offset` (already in the account) if the clock, which stood at `before`,
+    /// has moved the time.
+    fn step_on(&mut self, offset: u64, before: Clock) {
+        let step_ms = if self.in_step < STEP_RECORDS { self.step_ms } else { self.rules.tick_ms };
+        // None only while all events of a partition that was added later are behind.
+        let time = floor_to(self.clock.time().unwrap_or(0), step_ms);
+        self.next_step = time + step_ms;
         if self.time < time {
-            // The record belongs to the next step: it leaves this one's account, and its own clock with it.
+            // The record belongs to the next step: it leaves this one's account.
             self.account.read -= 1;
             self.account.next_offset = offset;
-            self.close_step(false);
+            self.close_step(before, false);
             self.account.read += 1;
             self.account.next_offset = offset + 1;
             self.in_step = 1;
             self.time = time;
         }
-        self.account.clock.clone_from(&self.clock);
     }
 
     /// Whether too much travels at this time for more to follow.
@@ -267,7 +335,7 @@ impl<D: Decode> Lane<D> {
     /// Moves on to `time` without a record, if that is ahead.
     pub fn pass(&mut self, time: EventTime) {
         if self.time < time {
-            self.close_step(false);
+            self.close_step(self.clock.clone(), false);
             self.in_step = 0;
             self.time = time;
         }
@@ -276,7 +344,7 @@ impl<D: Decode> Lane<D> {
     /// Nothing will follow: closes the last step. `ended` where that holds for good, so that the partition holds no
     /// window open any more.
     pub fn end(&mut self, ended: Ended) {
-        self.close_step(ended == Ended::ForGood);
+        self.close_step(self.clock.clone(), ended == Ended::ForGood);
         self.over = true;
     }
 
@@ -285,7 +353,10 @@ impl<D: Decode> Lane<D> {
         self.over
     }
 
-    fn close_step(&mut self, ended: bool) {
+    /// Closes the present step, at whose end the clock stood at `clock`.
+    fn close_step(&mut self, clock: Clock, ended: bool) {
+        self.place_pending();
+        self.account.clock = clock;
         for to in 0..self.peers {
             if to != self.home as usize {
                 self.close(to);

@@ -268,6 +268,8 @@ pub enum SinkError {
 ///
 /// * `Ok` from a write means durable, the name included.
 /// * A manifest is created exclusively: of two writers of one version, one fails with [`StoreError::Taken`].
+/// * Where a greater generation is claimed, a commit fails with [`StoreError::Fenced`], also one that is repeated because its
+///   answer was lost: an owner claims before it lists, so it may not have seen what was committed meanwhile.
 /// * A part may be overwritten only by the same bytes; names carry the version, so writers never share one.
 /// * Bytes come back as they were written or not at all is NOT promised: callers verify checksums.
 pub trait CheckpointStore: Send {
@@ -298,10 +300,16 @@ pub trait CheckpointStore: Send {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Another writer got there first: this one is a zombie and must end.
+    /// It is there already: by another writer, or by an earlier try of this one whose answer was lost.
     #[error("{name} was already taken by another writer")]
     Taken {
         /// What was to be created.
+        name: String,
+    },
+    /// A greater generation is claimed: this writer is a zombie and must end, whether or not the write is there.
+    #[error("{name} belongs to another owner now, of a greater generation")]
+    Fenced {
+        /// What was to be changed.
         name: String,
     },
     /// It is not there.

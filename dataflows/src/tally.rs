@@ -34,15 +34,19 @@ use crate::{
     index::{Increment, Measures},
     letter::DeadLetter,
     parcel::Parcel,
-    port::{CountRow, PartitionId, Timer},
+    port::{PartitionId, Timer},
     rules::Rules,
-    series::{SeriesNo, SeriesTable},
+    series::{Interned, SeriesNo, SeriesTable},
+    table::CountTable,
     time::{END_OF_TIME, EventTime},
     window::{CellState, Counts},
 };
 
 /// Rows applied in one activation, about: then queries and other operators get their turn.
 const FUEL_ROWS: usize = 65_536;
+
+/// Rows whose identities are fetched from memory at once, before they are judged one by one.
+const BLOCK_ROWS: usize = 64;
 
 /// What changed of one worker's state up to a frontier, to be stored and written.
 #[derive(Clone, Debug)]
@@ -66,17 +70,8 @@ pub struct WorkerCut {
 /// Takes a worker's cuts. Must not block.
 pub type TakeCut = Box<dyn FnMut(WorkerCut)>;
 
-/// All that one worker has when the input has ended.
-#[derive(Clone, Debug)]
-pub struct WorkerEnd {
-    /// Which worker.
-    pub worker: usize,
-    /// All cells. None is marked final: the watermark of the last announcement says which are.
-    pub rows: Vec<CountRow>,
-}
-
-/// Takes a worker's end.
-pub type TakeAll = Box<dyn FnOnce(WorkerEnd)>;
+/// Takes all that a worker has counted when the input has ended, and the frontier behind it.
+pub type TakeAll = Box<dyn FnOnce(CountTable<'_>, EventTime)>;
 
 /// A worker's state.
 pub struct Tally {
@@ -115,7 +110,8 @@ impl Tally {
             if group.owner(peers) != worker {
                 continue;
             }
-            let series: Vec<SeriesNo> = stored.names.iter().map(|(video, kind)| table.intern(video, kind).0).collect();
+            let series: Vec<SeriesNo> =
+                stored.names.iter().map(|(video, kind)| table.intern(video, kind).number).collect();
             self.remembered.restore(group, stored.ids.iter().copied());
             for cell in &stored.cells {
                 self.counts.restore(CellState { series: series[cell.series.0 as usize], ..*cell });
@@ -138,44 +134,32 @@ impl Tally {
             if numbers.series.len() <= at {
                 numbers.series.resize(at + 1, None);
             }
-            let (series, _) = table.intern(&naming.video_id, &naming.event_type);
-            numbers.series[at] = Some((series, table.name(series).group));
+            let Interned { number, group, .. } = table.intern(&naming.video_id, &naming.event_type);
+            numbers.series[at] = Some((number, group));
         }
         let mut late = parcel.late.into_iter();
-        for row in &parcel.rows {
-            let (series, group) =
-                numbers.series[row.series.0 as usize].expect("a name comes before the rows that use it");
-            let letter = if row.late { late.next() } else { None };
-            match self.remembered.judge(group, row.id, row.minute, row.first_remembered, row.late) {
-                Verdict::Counted => {
-                    self.counts.add(series, row.minute);
-                    news.counted += 1;
-                }
-                Verdict::Duplicate => news.duplicate += 1,
-                Verdict::Late => {
-                    self.letters.push(letter.expect("a late row brings its letter"));
-                    news.late += 1;
+        let mut placed = [(SeriesNo(0), KeyGroup(0)); BLOCK_ROWS];
+        for rows in parcel.rows.chunks(BLOCK_ROWS) {
+            for (row, placed) in rows.iter().zip(&mut placed) {
+                *placed = numbers.series[row.series.0 as usize].expect("a name comes before the rows that use it");
+                self.remembered.prefetch(placed.1, row.id);
+            }
+            for (row, (series, group)) in rows.iter().zip(placed) {
+                let letter = if row.late { late.next() } else { None };
+                match self.remembered.judge(group, row.id, row.minute, row.first_remembered, row.late) {
+                    Verdict::Counted => {
+                        self.counts.add(series, row.minute);
+                        news.counted += 1;
+                    }
+                    Verdict::Duplicate => news.duplicate += 1,
+                    Verdict::Late => {
+                        self.letters.push(letter.expect("a late row brings its letter"));
+                        news.late += 1;
+                    }
                 }
             }
         }
         news
-    }
-
-    /// All cells, none of them marked final, at `as_of`.
-    fn rows(&self, as_of: EventTime) -> Vec<CountRow> {
-        let table = self.series.borrow();
-        let row = |cell: CellState| {
-            let name = table.name(cell.series);
-            CountRow {
-                video_id: name.video_id.to_string(),
-                event_type: name.event_type.to_string(),
-                window_start: cell.minute.start(),
-                count: cell.count,
-                is_final: false,
-                as_of,
-            }
-        };
-        self.counts.cells().map(row).collect()
     }
 
     /// What changed up to a frontier. Its letters count as published from here on, and its cells as written if the sink is
@@ -442,9 +426,8 @@ impl TallyWorker {
     /// The input has ended, and all of it is applied.
     fn finish(&mut self) {
         if let Some(take_all) = self.job.take_all.take() {
-            let as_of = self.last_time + self.job.rules.tick_ms;
-            let rows = self.tally.rows(as_of);
-            take_all(WorkerEnd { worker: self.worker, rows });
+            let names = self.tally.series.borrow();
+            take_all(CountTable::sorted(&names, &self.tally.counts), self.last_time + self.job.rules.tick_ms);
         }
     }
 }

@@ -4,8 +4,6 @@
 //! not been given; a cell is `changed` while no cut has its present count and finality, and `held` while a cut has it, but
 //! not for the sink.
 
-use std::collections::BTreeMap;
-
 use hashbrown::HashMap;
 
 use crate::{
@@ -37,10 +35,55 @@ pub struct CellState {
 
 type Window = HashMap<SeriesNo, Cell, foldhash::fast::FixedState>;
 
+/// Windows, oldest first. The one that was last asked for is found at once: most events come in the order of their windows.
+#[derive(Default)]
+struct Windows {
+    all: Vec<(Minute, Window)>,
+    last: usize,
+}
+
+impl Windows {
+    #[inline]
+    fn place(&self, minute: Minute) -> Result<usize, usize> {
+        match self.all.get(self.last) {
+            Some((last, _)) if *last == minute => Ok(self.last),
+            _ => self.all.binary_search_by_key(&minute, |(minute, _)| *minute),
+        }
+    }
+
+    /// A window, empty if it is new.
+    #[inline]
+    fn at(&mut self, minute: Minute) -> &mut Window {
+        self.last = self.place(minute).unwrap_or_else(|place| self.insert(place, minute));
+        &mut self.all[self.last].1
+    }
+
+    #[cold]
+    fn insert(&mut self, place: usize, minute: Minute) -> usize {
+        // As large as its predecessor, so that it need not grow again and again.
+        let before = place.checked_sub(1).map(|before| &self.all[before]);
+        let cells = before.filter(|(before, _)| before.0 + 1 == minute.0).map_or(0, |(_, window)| window.len());
+        self.all.insert(place, (minute, Window::with_capacity_and_hasher(cells, Default::default())));
+        place
+    }
+
+    fn cell(&mut self, series: SeriesNo, minute: Minute) -> Option<&mut Cell> {
+        let place = self.place(minute).ok()?;
+        self.all[place].1.get_mut(&series)
+    }
+
+    /// Those from `from` on and before `until`.
+    fn range_mut(&mut self, from: Minute, until: Minute) -> &mut [(Minute, Window)] {
+        let begin = self.all.partition_point(|(minute, _)| *minute < from);
+        let end = self.all.partition_point(|(minute, _)| *minute < until);
+        &mut self.all[begin..end]
+    }
+}
+
 /// The counts of all windows, oldest first.
 #[derive(Default)]
 pub struct Counts {
-    windows: BTreeMap<Minute, Window>,
+    windows: Windows,
     /// Cells with something unsent, in the order of their first event.
     unsent: Vec<(SeriesNo, Minute)>,
     /// Cells that changed since the last cut.
@@ -57,7 +100,7 @@ impl Counts {
     #[inline]
     pub fn add(&mut self, series: SeriesNo, minute: Minute) {
         assert!(minute >= self.final_before, "a final window never changes");
-        let cell = self.windows.entry(minute).or_default().entry(series).or_default();
+        let cell = self.windows.at(minute).entry(series).or_default();
         cell.count += 1;
         self.total += 1;
         if cell.unsent == 0 {
@@ -74,7 +117,7 @@ impl Counts {
     pub fn take_unsent(&mut self) -> impl Iterator<Item = (SeriesNo, Minute, u32)> + '_ {
         let windows = &mut self.windows;
         self.unsent.drain(..).map(move |(series, minute)| {
-            let cell = windows.get_mut(&minute).and_then(|window| window.get_mut(&series)).expect("unsent cells exist");
+            let cell = windows.cell(series, minute).expect("unsent cells exist");
             (series, minute, std::mem::take(&mut cell.unsent))
         })
     }
@@ -85,7 +128,7 @@ impl Counts {
         if open <= self.final_before {
             return;
         }
-        for (minute, window) in self.windows.range_mut(self.final_before..open) {
+        for (minute, window) in self.windows.range_mut(self.final_before, open) {
             for (series, cell) in window.iter_mut().filter(|(_, cell)| !cell.changed && !cell.held) {
                 cell.changed = true;
                 self.changed.push((*series, *minute));
@@ -104,8 +147,7 @@ impl Counts {
         }
         let mut states = Vec::with_capacity(places.len());
         for (series, minute) in places {
-            let window = self.windows.get_mut(&minute);
-            let cell = window.and_then(|window| window.get_mut(&series)).expect("changed cells exist");
+            let cell = self.windows.cell(series, minute).expect("changed cells exist");
             let is_taken = std::mem::take(&mut cell.changed) || (writes && cell.held);
             if !is_taken {
                 continue;
@@ -133,8 +175,7 @@ impl Counts {
     pub fn restore(&mut self, cell: CellState) {
         let unsent = u32::try_from(cell.count).expect("four billion events of one video in a minute are out of reach");
         self.windows
-            .entry(cell.minute)
-            .or_default()
+            .at(cell.minute)
             .insert(cell.series, Cell { count: cell.count, unsent, changed: false, held: cell.unwritten });
         self.unsent.push((cell.series, cell.minute));
         self.total += cell.count;
@@ -145,7 +186,7 @@ impl Counts {
 
     /// Every cell, by window, in no order within one.
     pub fn cells(&self) -> impl Iterator<Item = CellState> + '_ {
-        self.windows.iter().flat_map(|(minute, window)| {
+        self.windows.all.iter().flat_map(|(minute, window)| {
             window.iter().map(|(series, cell)| CellState {
                 series: *series,
                 minute: *minute,
@@ -162,12 +203,12 @@ impl Counts {
 
     /// How many cells there are.
     pub fn len(&self) -> usize {
-        self.windows.values().map(HashMap::len).sum()
+        self.windows.all.iter().map(|(_, window)| window.len()).sum()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.windows.is_empty()
+        self.windows.all.is_empty()
     }
 }
 

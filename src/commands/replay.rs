@@ -1,6 +1,7 @@
 //! `tidemark replay`: recomputes the counts of bounded history, with the same graph as `run`, at full speed.
 
 use std::{
+    ops::Range,
     path::Path,
     rc::Rc,
     sync::{
@@ -17,7 +18,10 @@ use connectors::{
         log::{Log, LogError},
         store::{self, Store},
     },
-    files::{FileInput, tsv},
+    files::{
+        FileInput,
+        tsv::{self, Lines},
+    },
     json::JsonEvents,
 };
 use dataflows::{
@@ -27,8 +31,8 @@ use dataflows::{
     lane::Ended,
     ledger::Ledger,
     port::{Claim, CountRow, CountSink, PartitionId, SourceError, Version},
-    tally::WorkerEnd,
-    time::{MINUTE_MS, Minute},
+    table::CountTable,
+    time::{EventTime, MINUTE_MS, Minute},
 };
 
 use crate::{
@@ -47,20 +51,46 @@ const LOOK: Duration = Duration::from_millis(100);
 pub fn run(settings: Settings, args: &ReplayArgs) -> Result<(), Failure> {
     let started = Instant::now();
     let input = Input::open(&settings, &args.from)?;
-    let (rows, last) = count(&settings, input)?;
-    let since = args.since.unwrap_or(0);
-    let until = args.until.unwrap_or(u64::MAX);
-    let wanted = |row: &CountRow| since <= row.window_start && row.window_start < until;
-    let rows: Vec<CountRow> = rows.into_iter().filter(wanted).collect();
-    let written = match &args.out {
-        ReplayOut::Tsv(path) => tsv::write_tsv(path, rows)
-            .with_context(|| format!("writing {}", path.display()))
-            .or_exit(Exit::StateUnwritable)?,
-        ReplayOut::Store(dir) => write_store(dir, &rows, &last)?,
+    let wanted = args.since.unwrap_or(0)..args.until.unwrap_or(u64::MAX);
+    let (written, last) = match &args.out {
+        ReplayOut::Tsv(path) => {
+            let (lines, last) = count(&settings, input, move |table, _| lines(&table, &wanted))?;
+            let written = tsv::write_tsv(path, &lines)
+                .with_context(|| format!("writing {}", path.display()))
+                .or_exit(Exit::StateUnwritable)?;
+            (written, last)
+        }
+        ReplayOut::Store(dir) => {
+            let (rows, last) = rows(&settings, input, wanted)?;
+            (write_store(dir, &rows, &last)?, last)
+        }
         #[cfg(feature = "cassandra")]
-        ReplayOut::Cassandra(keyspace) => write_tables(&settings, keyspace, &rows, &last)?,
+        ReplayOut::Cassandra(keyspace) => {
+            let (rows, last) = rows(&settings, input, wanted)?;
+            (write_tables(&settings, keyspace, &rows, &last)?, last)
+        }
     };
     commands::print(&summary(&last, written, started.elapsed()))
+}
+
+/// A worker's part of the text: each makes its own, at the same time.
+fn lines(table: &CountTable<'_>, wanted: &Range<EventTime>) -> Lines {
+    let mut lines = Lines::default();
+    for (name, windows) in table.series() {
+        let windows = windows.iter().map(|(minute, count)| (minute.start(), *count));
+        lines.push(&name.video_id, &name.event_type, windows.filter(|(start, _)| wanted.contains(start)));
+    }
+    lines
+}
+
+/// All rows, each with its finality.
+fn rows(settings: &Settings, input: Input, wanted: Range<EventTime>) -> Result<(Vec<CountRow>, Announcement), Failure> {
+    let take = move |table: CountTable<'_>, as_of| -> Vec<CountRow> {
+        table.rows(as_of).filter(|row| wanted.contains(&row.window_start)).collect()
+    };
+    let (rows, last) = count(settings, input, take)?;
+    let finality = |row: CountRow| CountRow { is_final: last.is_final(Minute::of(row.window_start)), ..row };
+    Ok((rows.into_iter().flatten().map(finality).collect(), last))
 }
 
 /// What is read, opened, with how much there is of it.
@@ -150,19 +180,24 @@ pub fn store_failure(error: store::Error) -> Failure {
     Failure::new(code, error)
 }
 
-/// Runs the graph to the end of the input: all rows, and what is true at the end.
-fn count(settings: &Settings, input: Input) -> Result<(Vec<CountRow>, Announcement), Failure> {
+/// Runs the graph to the end of the input: what `take` makes of each worker's counts, and what is true at the end.
+fn count<T: Send + 'static>(
+    settings: &Settings,
+    input: Input,
+    take: impl Fn(CountTable<'_>, EventTime) -> T + Send + Sync + 'static,
+) -> Result<(Vec<T>, Announcement), Failure> {
     let workers = settings.workers.get();
     let rules = engine::rules(&settings.time);
     let start = Arc::new(Start::fresh(input.readers.iter().map(|(_, reader)| reader.partition())));
     let handout = Handout::by_size(input.readers, workers);
     let (errors, key) = (Arc::new(FirstError::default()), secret()?);
-    let (ends, collected) = mpsc::channel::<WorkerEnd>();
+    let (ends, collected) = mpsc::channel::<T>();
+    let take = Arc::new(take);
     let last: Arc<Mutex<Option<Announcement>>> = Arc::default();
     let (failed, announced, ended) = (Arc::clone(&errors), Arc::clone(&last), input.ended);
     let read = (input.unit == "records").then(|| Arc::clone(&input.progress));
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let (ends, failed) = (ends.clone(), Arc::clone(&failed));
+        let (ends, take, failed) = (ends.clone(), Arc::clone(&take), Arc::clone(&failed));
         let (announced, read, first) = (Arc::clone(&announced), read.clone(), worker.index() == 0);
         let on_error = Arc::clone(&failed);
         let job = Job {
@@ -187,9 +222,9 @@ fn count(settings: &Settings, input: Input) -> Result<(Vec<CountRow>, Announceme
             take_cut: Box::new(|_| {}),
             write_from: 0,
             unwritten_max: usize::MAX,
-            take_all: Some(Box::new(move |end| {
+            take_all: Some(Box::new(move |table, as_of| {
                 // The receiver is only gone when the command has failed already.
-                let _ = ends.send(end);
+                let _ = ends.send(take(table, as_of));
             })),
             serve: None,
             processes: 1,
@@ -208,20 +243,18 @@ fn count(settings: &Settings, input: Input) -> Result<(Vec<CountRow>, Announceme
         return Err(failure);
     }
     let last = last.lock().expect("the workers have ended").take().context("the end was not announced")?;
-    let rows = watched.into_iter().flat_map(|end| end.rows);
-    let finality = |row: CountRow| CountRow { is_final: last.is_final(Minute::of(row.window_start)), ..row };
-    Ok((rows.map(finality).collect(), last))
+    Ok((watched, last))
 }
 
 /// Waits for every worker's end, showing how far they are.
-fn watch(
-    ends: &mpsc::Receiver<WorkerEnd>,
+fn watch<T>(
+    ends: &mpsc::Receiver<T>,
     workers: usize,
     total: u64,
     unit: &'static str,
     progress: &AtomicU64,
     errors: &FirstError,
-) -> Vec<WorkerEnd> {
+) -> Vec<T> {
     let mut shown = Progress::new(total, unit);
     let mut collected = Vec::new();
     while collected.len() < workers && !errors.is_met() {

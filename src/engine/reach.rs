@@ -89,7 +89,7 @@ pub trait Mendable: std::error::Error + Send + Sync + 'static {
 
 impl Mendable for StoreError {
     fn hopeless(&self, _: Reach) -> Option<Exit> {
-        matches!(self, StoreError::Taken { .. }).then_some(Exit::OtherOwner)
+        matches!(self, StoreError::Taken { .. } | StoreError::Fenced { .. }).then_some(Exit::OtherOwner)
     }
 }
 

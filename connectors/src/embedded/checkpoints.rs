@@ -30,9 +30,9 @@ use crate::checkpoint_names::{
 /// A [`CheckpointStore`] on a directory.
 ///
 /// * After a failed `commit` its manifest may be there: repeated, it would be `Taken`. A writer goes on with the next number.
-/// * `commit` may answer `Taken` and leave its manifest: the generation was lost in the same instant. That checkpoint is
+/// * `commit` may answer `Fenced` and leave its manifest: the generation was lost in the same instant. That checkpoint is
 ///   complete, and every manifest of the new owner is greater.
-/// * `retain` answers `Taken` where this handle's own claim is no longer the greatest. It drops what was there when it was
+/// * `retain` answers `Fenced` where this handle's own claim is no longer the greatest. It drops what was there when it was
 ///   called, so no part of a coming checkpoint may be in the making by then.
 /// * Each handle remembers the generation that it claimed; one that claimed none (a tool's) is not fenced.
 #[derive(Clone, Debug)]
@@ -65,8 +65,10 @@ impl CheckpointDir {
         file::names(&self.root).map_err(|cause| failed(&self.root, cause))
     }
 
-    fn is_fenced(&self, generation: u64) -> Result<bool, StoreError> {
-        Ok(generation < greatest_claim(&self.names()?))
+    /// Whether no greater generation is claimed; `name` is what was to be changed.
+    fn assert_owner(&self, generation: u64, name: impl Fn() -> String) -> Result<(), StoreError> {
+        let is_fenced = generation < greatest_claim(&self.names()?);
+        if is_fenced { Err(StoreError::Fenced { name: name() }) } else { Ok(()) }
     }
 
     fn part_path(&self, name: &str) -> Result<PathBuf, StoreError> {
@@ -109,14 +111,16 @@ impl CheckpointStore for CheckpointDir {
 
     fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {
         let path = self.manifest_path(version);
-        let taken = || StoreError::Taken { name: path.display().to_string() };
-        if self.is_fenced(version.generation)? {
-            return Err(taken());
-        }
+        let name = || path.display().to_string();
+        self.assert_owner(version.generation, name)?;
         file::create_exclusively(&self.root, &manifest_name(version), manifest).map_err(|cause| {
-            if cause.kind() == io::ErrorKind::AlreadyExists { taken() } else { failed(&path, cause) }
+            if cause.kind() == io::ErrorKind::AlreadyExists {
+                StoreError::Taken { name: name() }
+            } else {
+                failed(&path, cause)
+            }
         })?;
-        if self.is_fenced(version.generation)? { Err(taken()) } else { Ok(()) }
+        self.assert_owner(version.generation, name)
     }
 
     fn manifests(&mut self) -> Result<Vec<Version>, StoreError> {
@@ -136,10 +140,8 @@ impl CheckpointStore for CheckpointDir {
         // Listed before the fence is looked at: whatever a newer owner writes is not in these lists.
         let names = self.names()?;
         let part_names = file::names(&self.parts).map_err(|cause| failed(&self.parts, cause))?;
-        if let Some(own) = self.own_generation
-            && self.is_fenced(own)?
-        {
-            return Err(StoreError::Taken { name: format!("generation {own}") });
+        if let Some(own) = self.own_generation {
+            self.assert_owner(own, || self.root.display().to_string())?;
         }
 
         // No manifest may be left, not even after a power failure, whose parts are gone.

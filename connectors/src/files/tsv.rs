@@ -2,82 +2,107 @@
 //! bytewise by the first three columns as text, no header.
 
 use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
-use dataflows::port::CountRow;
+use dataflows::time::EventTime;
 
 /// How much is gathered for one write, bytes.
 const BUFFER_BYTES: usize = 1024 * 1024;
 
-/// How long a line usually is at the most, bytes; only a first guess of how much text there will be.
-const LINE_BYTES_GUESSED: usize = 40;
-
-/// Writes the table and says how many rows it has. The file is there in full and durable, or not at all: it takes its
-/// name only when finished. What is no regular file (a pipe, `/dev/stdout`) is written to as it is.
-pub fn write_tsv(path: &Path, rows: Vec<CountRow>) -> io::Result<u64> {
-    let table = Table::sorted(rows);
-    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        table.write(&OpenOptions::new().write(true).open(path)?)?;
-    } else {
-        write_durably(path, &table)?;
-    }
-    Ok(table.lines.len() as u64)
-}
-
-/// The lines in order, over one text that has them as they came.
-///
-/// Whole lines are compared: neither id nor event type can hold a control character, so the TAB behind a column sorts
-/// before whatever a longer column has in its place, just as the end of a text sorts before a longer text.
-struct Table {
+/// Lines in order: what one worker adds to the table.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
     text: Vec<u8>,
-    lines: Vec<Line>,
+    /// Where each series' lines end.
+    ends: Vec<usize>,
+    rows: u64,
 }
 
-/// Where a line lies in the text.
-struct Line {
-    /// Its first 16 bytes as a number that sorts like them: most comparisons end here, without a look at the text.
-    head: u128,
-    start: usize,
-    end: usize,
-}
-
-impl Table {
-    fn sorted(rows: Vec<CountRow>) -> Self {
-        let mut text = Vec::with_capacity(rows.len() * LINE_BYTES_GUESSED);
-        let mut lines = Vec::with_capacity(rows.len());
-        for row in rows {
-            let start = text.len();
-            push_line(&mut text, &row);
-            lines.push(Line { head: head(&text[start..]), start, end: text.len() });
+impl Lines {
+    /// Appends a series' windows (start and count), the oldest first; series come in the order of their names, each once.
+    pub fn push(&mut self, video_id: &str, event_type: &str, windows: impl Iterator<Item = (EventTime, u64)>) {
+        let begin = self.text.len();
+        let (mut rows, mut digits) = (0, None);
+        let mut is_textual = true;
+        for (start, count) in windows {
+            self.text.extend_from_slice(video_id.as_bytes());
+            self.text.push(b'\t');
+            self.text.extend_from_slice(event_type.as_bytes());
+            self.text.push(b'\t');
+            let at = self.text.len();
+            push_decimal(&mut self.text, start);
+            let length = self.text.len() - at;
+            is_textual = is_textual && digits.replace(length).is_none_or(|before| before == length);
+            self.text.push(b'\t');
+            push_decimal(&mut self.text, count);
+            self.text.push(b'\n');
+            rows += 1;
         }
-        lines.sort_unstable_by(|one, other| {
-            one.head.cmp(&other.head).then_with(|| text[one.start..one.end].cmp(&text[other.start..other.end]))
-        });
-        Self { text, lines }
+        if rows == 0 {
+            return;
+        }
+        if !is_textual {
+            self.sort_from(begin);
+        }
+        self.rows += rows;
+        self.ends.push(self.text.len());
     }
 
-    fn write(&self, file: &File) -> io::Result<()> {
-        let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
-        for line in &self.lines {
-            out.write_all(&self.text[line.start..line.end])?;
-        }
-        out.flush()
+    /// Sorts the lines from `begin` on: as text, 1000 comes before 999.
+    ///
+    /// Whole lines are compared: the TAB behind a column sorts before whatever a longer column has in its place, just as the
+    /// end of a text sorts before a longer text.
+    fn sort_from(&mut self, begin: usize) {
+        let mut lines: Vec<Vec<u8>> =
+            self.text[begin..].split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.sort_unstable();
+        self.text.truncate(begin);
+        self.text.extend(lines.into_iter().flatten());
+    }
+
+    /// How many lines there are.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn series(&self) -> impl Iterator<Item = &[u8]> {
+        let mut begin = 0;
+        self.ends.iter().map(move |end| &self.text[std::mem::replace(&mut begin, *end)..*end])
     }
 }
 
-fn push_line(text: &mut Vec<u8>, CountRow { video_id, event_type, window_start, count, .. }: &CountRow) {
-    text.extend_from_slice(video_id.as_bytes());
-    text.push(b'\t');
-    text.extend_from_slice(event_type.as_bytes());
-    text.push(b'\t');
-    push_decimal(text, *window_start);
-    text.push(b'\t');
-    push_decimal(text, *count);
-    text.push(b'\n');
+/// Writes the table and says how many rows it has; each series is in one of `parts` alone. The file is there in full and
+/// durable, or not at all: it takes its name only when finished. What is no regular file (a pipe, `/dev/stdout`) is written
+/// to as it is.
+pub fn write_tsv(path: &Path, parts: &[Lines]) -> io::Result<u64> {
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        write(&OpenOptions::new().write(true).open(path)?, parts)?;
+    } else {
+        write_durably(path, parts)?;
+    }
+    Ok(parts.iter().map(Lines::rows).sum())
+}
+
+/// Merges the parts, series by series: their lines compare like their names, since neither id nor event type can hold a
+/// control character, and TAB is one.
+fn write(file: &File, parts: &[Lines]) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+    let mut parts: Vec<_> = parts.iter().map(Lines::series).collect();
+    let mut next = BinaryHeap::new();
+    for (place, part) in parts.iter_mut().enumerate() {
+        next.extend(part.next().map(|lines| Reverse((lines, place))));
+    }
+    while let Some(Reverse((lines, place))) = next.pop() {
+        out.write_all(lines)?;
+        next.extend(parts[place].next().map(|lines| Reverse((lines, place))));
+    }
+    out.flush()
 }
 
 /// Decimal digits without the machinery of `fmt`.
@@ -95,14 +120,7 @@ fn push_decimal(text: &mut Vec<u8>, mut number: u64) {
     }
 }
 
-fn head(line: &[u8]) -> u128 {
-    let mut head = [0; 16];
-    let shared = line.len().min(head.len());
-    head[..shared].copy_from_slice(&line[..shared]);
-    u128::from_be_bytes(head)
-}
-
-fn write_durably(path: &Path, table: &Table) -> io::Result<()> {
+fn write_durably(path: &Path, parts: &[Lines]) -> io::Result<()> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
     let folder = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -111,7 +129,7 @@ fn write_durably(path: &Path, table: &Table) -> io::Result<()> {
     let unfinished = unfinished_path(folder, name.to_owned())?;
     let written = (|| {
         let file = OpenOptions::new().write(true).create_new(true).open(&unfinished)?;
-        table.write(&file)?;
+        write(&file, parts)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)?;
         File::open(folder)?.sync_all()
@@ -132,38 +150,51 @@ fn unfinished_path(folder: &Path, mut name: OsString) -> io::Result<PathBuf> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
 
-    fn row(video_id: &str, event_type: &str, window_start: u64, count: u64) -> CountRow {
-        let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
-        CountRow { video_id, event_type, window_start, count, is_final: true, as_of: 7 }
+    /// Video id, event type, window start, count.
+    type Row<'a> = (&'a str, &'a str, u64, u64);
+
+    /// The rows as workers would have them: each series on one, by name.
+    fn parts(rows: &[Row<'_>]) -> Vec<Lines> {
+        let mut series: BTreeMap<(&str, &str), Vec<(u64, u64)>> = BTreeMap::new();
+        for (video_id, event_type, start, count) in rows {
+            series.entry((video_id, event_type)).or_default().push((*start, *count));
+        }
+        let mut parts = vec![Lines::default(); 3];
+        for ((video_id, event_type), mut windows) in series {
+            windows.sort_unstable();
+            parts[(video_id.len() + event_type.len()) % 3].push(video_id, event_type, windows.into_iter());
+        }
+        parts
     }
 
-    fn written(rows: Vec<CountRow>) -> String {
+    fn written(rows: &[Row<'_>]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.tsv");
         fs::write(&path, "what was there before").unwrap();
-        let expected = rows.len() as u64;
-        assert_eq!(write_tsv(&path, rows).unwrap(), expected);
+        assert_eq!(write_tsv(&path, &parts(rows)).unwrap(), rows.len() as u64);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "only the table is left");
         fs::read_to_string(path).unwrap()
     }
 
     #[test]
     fn rows_are_sorted_by_their_columns_as_text() {
-        let rows = vec![
-            row("b", "view", 60_000, 1),
-            row("a", "view", 1_767_225_600_000, u64::MAX),
-            row("a", "view", 0, 10),
-            row("a", "view", 999_960_000, 2),
-            row("a", "view", 60_000, 3),
-            row("a", "like", 120_000, 4),
-            row("ab", "a", 0, 5),
-            row("a ", "a", 0, 6),
-            row("\u{E9}", "a", 0, 0),
-            row("A", "view", 600_000, 8),
+        let rows = [
+            ("b", "view", 60_000, 1),
+            ("a", "view", 1_767_225_600_000, u64::MAX),
+            ("a", "view", 0, 10),
+            ("a", "view", 999_960_000, 2),
+            ("a", "view", 60_000, 3),
+            ("a", "like", 120_000, 4),
+            ("ab", "a", 0, 5),
+            ("a ", "a", 0, 6),
+            ("\u{E9}", "a", 0, 0),
+            ("A", "view", 600_000, 8),
         ];
         let expected = "A\tview\t600000\t8\n\
                         a\tlike\t120000\t4\n\
@@ -175,31 +206,34 @@ mod tests {
                         ab\ta\t0\t5\n\
                         b\tview\t60000\t1\n\
                         \u{E9}\ta\t0\t0\n";
-        assert_eq!(written(rows), expected);
+        assert_eq!(written(&rows), expected);
     }
 
     #[test]
     fn no_rows_are_an_empty_file() {
-        assert_eq!(written(Vec::new()), "");
+        assert_eq!(written(&[]), "");
+        let mut none = Lines::default();
+        none.push("a", "view", std::iter::empty());
+        assert_eq!((none.rows(), none.series().count()), (0, 0));
     }
 
     #[test]
     fn a_table_that_cannot_be_written_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(write_tsv(&folder.path().join("absent/out.tsv"), vec![row("a", "view", 0, 1)]).is_err());
-        assert!(write_tsv(folder.path(), vec![row("a", "view", 0, 1)]).is_err(), "a folder is no file");
+        assert!(write_tsv(&folder.path().join("absent/out.tsv"), &parts(&[("a", "view", 0, 1)])).is_err());
+        assert!(write_tsv(folder.path(), &parts(&[("a", "view", 0, 1)])).is_err(), "a folder is no file");
         // Fails when the finished file is to take its name.
-        assert!(write_tsv(&folder.path().join("out.tsv/"), vec![row("a", "view", 0, 1)]).is_err());
-        assert!(write_tsv(Path::new("/"), Vec::new()).is_err());
+        assert!(write_tsv(&folder.path().join("out.tsv/"), &parts(&[("a", "view", 0, 1)])).is_err());
+        assert!(write_tsv(Path::new("/"), &[]).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn a_device_is_written_to_and_not_replaced() {
         use std::os::unix::fs::FileTypeExt;
-        write_tsv(Path::new("/dev/null"), vec![row("a", "view", 0, 1)]).unwrap();
+        write_tsv(Path::new("/dev/null"), &parts(&[("a", "view", 0, 1)])).unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
-        let full = write_tsv(Path::new("/dev/full"), vec![row("a", "view", 0, 1)]);
+        let full = write_tsv(Path::new("/dev/full"), &parts(&[("a", "view", 0, 1)]));
         assert_eq!(full.unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
@@ -213,7 +247,7 @@ mod tests {
 
         #[test]
         fn the_order_is_that_of_the_lines(
-            rows in prop::collection::vec(("[ab \u{E9}]{1,3}(prefix longer than the head)?", "[a-c_]{1,2}", 0..300_u64), 0..60),
+            rows in prop::collection::vec(("[ab \u{E9}]{1,3}( and more)?", "[a-c_]{1,2}", 0..300_u64), 0..60),
         ) {
             let lines = |rows: &[(String, String, u64)]| {
                 let mut lines: Vec<_> = rows.iter().map(|(v, e, w)| format!("{v}\t{e}\t{w}\t1")).collect();
@@ -221,7 +255,8 @@ mod tests {
                 lines
             };
             let expected = lines(&rows);
-            let table = written(rows.iter().map(|(v, e, w)| row(v, e, *w, 1)).collect());
+            let rows: Vec<Row<'_>> = rows.iter().map(|(v, e, w)| (v.as_str(), e.as_str(), *w, 1)).collect();
+            let table = written(&rows);
             prop_assert_eq!(table.lines().collect::<Vec<_>>(), expected);
         }
     }

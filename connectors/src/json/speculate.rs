@@ -8,30 +8,33 @@ use std::borrow::Cow;
 
 use dataflows::{
     event::{Event, ID_BYTES_MAX},
-    time::{EVENT_TIME_MAX, EventTime},
+    time::EVENT_TIME_MAX,
 };
 
-use super::rules;
+use super::{plain::Plain, rules, words};
 
-/// The event, if `text` has exactly that layout and obeys every rule.
+/// The event, if the record has exactly that layout and obeys every rule.
 #[inline]
-pub(super) fn speculate(text: &str) -> Option<Event<'_>> {
-    let (event_id, rest) = id(text.strip_prefix(r#"{"event_id":""#)?)?;
-    let (video_id, rest) = id(rest.strip_prefix(r#","video_id":""#)?)?;
-    let (event_type, rest) = plain_string(rest.strip_prefix(r#","event_type":""#)?)?;
-    let (event_time, rest) = epoch_ms(rest.strip_prefix(r#","timestamp":"#)?)?;
-    let (user_id, rest) = match rest.strip_prefix(r#","user_id":""#) {
-        Some(rest) => id(rest).map(|(user_id, rest)| (Some(user_id), rest))?,
-        None => (None, rest),
+pub(super) fn speculate(record: &[u8]) -> Option<Event<'_>> {
+    let mut rest = Rest { plain: &Plain::of(record)?, at: 0 };
+    rest.literal(br#"{"event_id":""#)?;
+    let event_id = rest.id()?;
+    rest.literal(br#","video_id":""#)?;
+    let video_id = rest.id()?;
+    rest.literal(br#","event_type":""#)?;
+    let event_type = rest.string().filter(|text| rules::is_event_type(text))?;
+    rest.literal(br#","timestamp":"#)?;
+    let event_time = rest.integer().filter(|time| *time <= EVENT_TIME_MAX)?;
+    let user_id = match rest.literal(br#","user_id":""#) {
+        Some(()) => Some(rest.id()?),
+        None => None,
     };
-    let rest = rest.strip_suffix('}')?;
-    let value = match rest.strip_prefix(r#","value":"#) {
-        Some(number) if is_number(number) => Some(rules::finite(number)?),
-        Some(_) => return None,
-        None if rest.is_empty() => None,
-        None => return None,
+    let value = match rest.literal(br#","value":"#) {
+        Some(()) => Some(rest.last_number()?),
+        None => None,
     };
-    rules::is_event_type(event_type).then_some(Event {
+    rest.literal(b"}").filter(|()| rest.at == record.len())?;
+    Some(Event {
         event_id: Cow::Borrowed(event_id),
         video_id: Cow::Borrowed(video_id),
         event_type: Cow::Borrowed(event_type),
@@ -41,67 +44,86 @@ pub(super) fn speculate(text: &str) -> Option<Event<'_>> {
     })
 }
 
-/// An id and what follows its closing quote.
-#[inline]
-fn id(text: &str) -> Option<(&str, &str)> {
-    plain_string(text).filter(|(id, _)| (1..=ID_BYTES_MAX).contains(&id.len()))
+/// Plain text from a place on.
+struct Rest<'p, 'a> {
+    plain: &'p Plain<'a>,
+    at: usize,
 }
 
-/// The rest of a string that has neither escapes nor control characters, and what follows its closing quote.
-///
-/// Eight bytes at a time (Mycroft's zero-byte test: a borrow can only disturb the bytes above the first hit).
-#[inline]
-fn plain_string(text: &str) -> Option<(&str, &str)> {
-    let mut end = 0;
-    let mut bytes = text.as_bytes();
-    while let Some((chunk, behind)) = bytes.split_first_chunk() {
-        let special = special_bytes(u64::from_le_bytes(*chunk));
-        if special != 0 {
-            end += special.trailing_zeros() as usize / 8;
-            return split_at_quote(text, end);
+impl<'a> Rest<'_, 'a> {
+    #[inline]
+    fn bytes(&self) -> &'a [u8] {
+        &self.plain.text.as_bytes()[self.at..]
+    }
+
+    /// Goes past what must come next.
+    #[inline]
+    fn literal<const N: usize>(&mut self, literal: &[u8; N]) -> Option<()> {
+        (self.bytes().first_chunk() == Some(literal)).then(|| self.at += N)
+    }
+
+    /// Goes past the rest of a string and its closing quote.
+    #[inline]
+    fn string(&mut self) -> Option<&'a str> {
+        let (begin, end) = (self.at, self.plain.quote(self.at)?);
+        self.at = end + 1;
+        Some(&self.plain.text[begin..end])
+    }
+
+    #[inline]
+    fn id(&mut self) -> Option<&'a str> {
+        self.string().filter(|id| (1..=ID_BYTES_MAX).contains(&id.len()))
+    }
+
+    /// Goes past an integer of at most 15 digits, without zeros in front.
+    #[inline]
+    fn integer(&mut self) -> Option<u64> {
+        let is_zero = self.bytes().first() == Some(&b'0');
+        let (number, digits) = words::decimal(self.bytes())?;
+        self.at += digits;
+        ((1..=15).contains(&digits) && (!is_zero || digits == 1)).then_some(number)
+    }
+
+    /// Goes past the number that ends before the last byte.
+    #[inline]
+    fn last_number(&mut self) -> Option<f64> {
+        let (begin, text) = (self.at, self.plain.text);
+        self.short_number().filter(|_| self.at + 1 == text.len()).or_else(|| {
+            self.at = text.len() - 1;
+            let number = text.get(begin..self.at)?;
+            if is_number(number) { rules::finite(number) } else { None }
+        })
+    }
+
+    /// A number of at most 15 digits around a point. Both parts of the quotient are doubles, so it is the nearest one (Clinger,
+    /// *How to read floating point numbers accurately*, 1990).
+    #[inline]
+    fn short_number(&mut self) -> Option<f64> {
+        const TENS: [u64; 16] = {
+            let mut tens = [1; 16];
+            let mut power = 1;
+            while power < tens.len() {
+                tens[power] = tens[power - 1] * 10;
+                power += 1;
+            }
+            tens
+        };
+        let begin = self.at;
+        let whole = self.integer()?;
+        if self.literal(b".").is_none() {
+            return Some(whole as f64);
         }
-        end += chunk.len();
-        bytes = behind;
+        let (fraction, digits) = words::decimal(self.bytes())?;
+        self.at += digits;
+        if digits == 0 || 16 < self.at - begin {
+            return None;
+        }
+        let tens = TENS[digits];
+        Some((whole * tens + fraction) as f64 / tens as f64)
     }
-    end += bytes.iter().position(|&byte| is_special(byte))?;
-    split_at_quote(text, end)
-}
-
-/// Splits around the quote at `end`, if that is what stands there.
-#[inline]
-fn split_at_quote(text: &str, end: usize) -> Option<(&str, &str)> {
-    let (string, rest) = text.split_at_checked(end)?;
-    Some((string, rest.strip_prefix('"')?))
-}
-
-fn is_special(byte: u8) -> bool {
-    matches!(byte, 0..=0x1F | b'"' | b'\\' | 0x7F)
-}
-
-/// A word whose lowest set bit is the top bit of the first of the eight bytes that is special.
-#[inline]
-fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = ONES << 7;
-    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
-    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (below(word, 0x20) | equal(b'"') | equal(b'\\') | equal(0x7F)) & TOPS
-}
-
-/// An integer without leading zeros, at most the end of the year 9999, and what follows it.
-#[inline]
-fn epoch_ms(text: &str) -> Option<(EventTime, &str)> {
-    let (digits, rest) = rules::split_digits(text);
-    // The greatest event time has 15 digits: no overflow up to there.
-    if !(1..=15).contains(&digits.len()) || (digits.starts_with('0') && digits != "0") {
-        return None;
-    }
-    let event_time = digits.bytes().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-    (event_time <= EVENT_TIME_MAX).then_some((event_time, rest))
 }
 
 /// Whether `text` is a number by JSON's grammar, which is narrower than what `f64` parses.
-#[inline]
 fn is_number(text: &str) -> bool {
     let (integer, rest) = rules::split_digits(text.strip_prefix('-').unwrap_or(text));
     if integer.is_empty() || (integer.starts_with('0') && integer != "0") {
@@ -126,18 +148,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_special_byte_is_found_among_any_neighbours() {
-        for special in 0..=u8::MAX {
-            for neighbour in [b'a', b'!', b'#', b'[', b']', b' ', 0x7E, 0x80, 0xA2, 0xDC, 0xFF, special] {
-                for at in 0..8 {
-                    let mut chunk = [neighbour; 8];
-                    chunk[at] = special;
-                    let found = special_bytes(u64::from_le_bytes(chunk));
-                    let found = (found != 0).then_some(found.trailing_zeros() as usize / 8);
-                    let expected = chunk.iter().position(|&byte| is_special(byte));
-                    assert_eq!(found, expected, "{chunk:?}");
-                }
-            }
+    fn values_are_the_nearest_doubles() {
+        let value = |number: &str| {
+            let text =
+                format!(r#"{{"event_id":"a","video_id":"v","event_type":"view","timestamp":1,"value":{number}}}"#);
+            speculate(text.as_bytes()).map(|event| event.value.expect("it is said").to_bits())
+        };
+        for number in [
+            "0",
+            "1",
+            "-1",
+            "0.1",
+            "227.6",
+            "-0",
+            "-0.0",
+            "0.30000000000000004",
+            "123456789012345",
+            "1234567890123456",
+            "99999999.9999999",
+            "0.000000000000001",
+            "0.0000000000000001",
+            "1.5e3",
+            "1e308",
+            "2.5E-3",
+            "9007199254740993",
+        ] {
+            assert_eq!(value(number), Some(number.parse::<f64>().unwrap().to_bits()), "{number}");
+        }
+        for wrong in ["", "01", "1.", ".5", "+1", "1e", "1e999", "--1", "1.2.3", "NaN", "0x1", "1 ", "00", "0.5a"] {
+            assert_eq!(value(wrong), None, "{wrong}");
         }
     }
 
@@ -145,7 +184,7 @@ mod tests {
     fn the_layouts_that_produce_writes_are_taken() {
         let head = r#"{"event_id":"6f1c","video_id":"v0012345","event_type":"view","timestamp":1767225600123"#;
         for tail in [r#"}"#, r#","user_id":"u17"}"#, r#","value":-12.5e1}"#, r#","user_id":"u17","value":0}"#] {
-            assert!(speculate(&format!("{head}{tail}")).is_some(), "{tail}");
+            assert!(speculate(format!("{head}{tail}").as_bytes()).is_some(), "{tail}");
         }
     }
 
@@ -163,7 +202,7 @@ mod tests {
             r#"{"event_id":"a","video_id":"v","event_type":"view","timestamp":1,"more":1}"#,
             r#"{"event_id":"a","video_id":"v","event_type":"view","timestamp":1,"value":null}"#,
         ] {
-            assert_eq!(speculate(text), None, "{text}");
+            assert_eq!(speculate(text.as_bytes()), None, "{text}");
         }
     }
 }

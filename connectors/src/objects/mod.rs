@@ -31,7 +31,7 @@ use crate::checkpoint_names::{
 /// * An error comes within 30 s of the last thing that the server said; large parts go in pieces, each with its own time.
 /// * After a failed `commit` its manifest may be there: repeated, it is `Taken`, and the caller compares the bytes. No
 ///   exclusive write is repeated in here, since the answer to the repeat would be taken for that of another writer.
-/// * `commit` may answer `Taken` and leave its manifest, and `retain` answers `Taken` where this handle's own claim is no
+/// * `commit` may answer `Fenced` and leave its manifest, and `retain` answers `Fenced` where this handle's own claim is no
 ///   longer the greatest: as of a folder. A handle that claimed none (a tool's) is not fenced.
 /// * A large part that failed may leave pieces that no list shows; a lifecycle rule of the bucket clears them.
 #[derive(Debug)]
@@ -78,16 +78,14 @@ impl CheckpointObjects {
         StoreError::Failed { name: self.bucket.shown(name), cause }
     }
 
-    fn taken(&self, name: &str) -> StoreError {
-        StoreError::Taken { name: self.bucket.shown(name) }
-    }
-
     fn names(&self) -> Result<Vec<String>, StoreError> {
         self.wait("", |bucket| bucket.names(""))
     }
 
-    fn is_fenced(&self, generation: u64) -> Result<bool, StoreError> {
-        Ok(generation < greatest_claim(&self.names()?))
+    /// Whether no greater generation is claimed; `name` is what was to be changed.
+    fn assert_owner(&self, generation: u64, name: &str) -> Result<(), StoreError> {
+        let is_fenced = generation < greatest_claim(&self.names()?);
+        if is_fenced { Err(StoreError::Fenced { name: self.bucket.shown(name) }) } else { Ok(()) }
     }
 
     /// Creates an object, unless it is there: whether it did.
@@ -142,10 +140,11 @@ impl CheckpointStore for CheckpointObjects {
 
     fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {
         let name = manifest_name(version);
-        if self.is_fenced(version.generation)? || !self.create(&name, manifest)? {
-            return Err(self.taken(&name));
+        self.assert_owner(version.generation, &name)?;
+        if !self.create(&name, manifest)? {
+            return Err(StoreError::Taken { name: self.bucket.shown(&name) });
         }
-        if self.is_fenced(version.generation)? { Err(self.taken(&name)) } else { Ok(()) }
+        self.assert_owner(version.generation, &name)
     }
 
     fn manifests(&mut self) -> Result<Vec<Version>, StoreError> {
@@ -164,10 +163,8 @@ impl CheckpointStore for CheckpointObjects {
         // Listed before the fence is looked at: whatever a newer owner writes is not in these lists.
         let names = self.names()?;
         let part_names = self.wait(PARTS, |bucket| bucket.names(PARTS))?;
-        if let Some(own) = self.own_generation
-            && self.is_fenced(own)?
-        {
-            return Err(self.taken(&claim_name(own)));
+        if let Some(own) = self.own_generation {
+            self.assert_owner(own, "")?;
         }
         // No manifest may be left whose parts are gone.
         let dropped = |name: &&String| manifest_of(name).is_some_and(|version| !versions.contains(&version));

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, sync::Arc, thread};
+use std::sync::Arc;
 
 use dataflows::testkit::{Faulty, Retrying, checkpoint_contract};
 use object_store::{ObjectStore, ObjectStoreExt as _, local::LocalFileSystem, memory::InMemory};
@@ -31,13 +31,19 @@ fn on_each(test: impl Fn(&dyn Fn() -> Arc<dyn ObjectStore>)) {
     test(&|| on_disk(&dir));
 }
 
-fn version(generation: u64, number: u64) -> Version {
-    Version { generation, number }
-}
-
 #[test]
 fn it_keeps_the_contract_of_checkpoint_stores() {
     on_each(|fresh| checkpoint_contract::check(|| handle(&fresh())));
+}
+
+#[test]
+fn handles_of_one_prefix_keep_the_contract() {
+    on_each(|fresh| {
+        checkpoint_contract::check_shared(|| {
+            let objects = fresh();
+            move || handle(&objects)
+        });
+    });
 }
 
 #[test]
@@ -45,23 +51,6 @@ fn behind_faults_and_retries_it_keeps_the_contract_of_checkpoint_stores() {
     for seed in 0..5 {
         on_each(|fresh| checkpoint_contract::check(|| Retrying::new(Faulty::new(handle(&fresh()), seed))));
     }
-}
-
-#[test]
-fn reopened_it_has_everything_and_goes_on_with_the_next_generation() {
-    on_each(|fresh| {
-        let objects = fresh();
-        let mut store = handle(&objects);
-        let first = store.claim_generation(0).unwrap();
-        store.put_part("1-1.w0.part", b"part").unwrap();
-        store.commit(version(first, 1), b"manifest").unwrap();
-        drop(store);
-        let mut store = handle(&objects);
-        assert_eq!(store.manifests().unwrap(), [version(first, 1)]);
-        assert_eq!(store.manifest(version(first, 1)).unwrap(), b"manifest");
-        assert_eq!(store.part("1-1.w0.part").unwrap(), b"part");
-        assert_eq!(store.claim_generation(0).unwrap(), first + 1);
-    });
 }
 
 #[test]
@@ -74,65 +63,6 @@ fn a_part_of_many_pieces_comes_back_whole() {
             store.put_part("large", &part).unwrap();
             assert!(store.part("large").unwrap() == part, "{bytes} bytes");
         }
-    });
-}
-
-#[test]
-fn processes_that_claim_at_once_get_different_generations() {
-    on_each(|fresh| {
-        let objects = fresh();
-        let claim = || {
-            let mut store = handle(&objects);
-            (0..10).map(|_| store.claim_generation(0).unwrap()).collect::<Vec<_>>()
-        };
-        let claimed: Vec<u64> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-        });
-        assert_eq!(claimed.iter().copied().collect::<BTreeSet<_>>(), (1..=80).collect());
-    });
-}
-
-#[test]
-fn of_writers_that_commit_one_version_at_once_one_wins_and_its_bytes_stay() {
-    on_each(|fresh| {
-        let objects = fresh();
-        for round in 0..10 {
-            let commit = |writer: u8| (writer, handle(&objects).commit(version(1, round), &[writer; 1_000]));
-            let winners: Vec<u8> = thread::scope(|scope| {
-                let threads: Vec<_> = (0..8).map(|writer| scope.spawn(move || commit(writer))).collect();
-                let done = threads.into_iter().map(|thread| thread.join().unwrap());
-                done.filter_map(|(writer, done)| match done {
-                    Ok(()) => Some(writer),
-                    Err(StoreError::Taken { .. }) => None,
-                    Err(error) => panic!("{error}"),
-                })
-                .collect()
-            });
-            assert_eq!(winners.len(), 1, "round {round}");
-            assert_eq!(handle(&objects).manifest(version(1, round)).unwrap(), [winners[0]; 1_000]);
-        }
-    });
-}
-
-#[test]
-fn a_zombie_commits_nothing_and_drops_nothing_and_a_tool_is_not_fenced() {
-    on_each(|fresh| {
-        let objects = fresh();
-        let mut zombie = handle(&objects);
-        let old = zombie.claim_generation(0).unwrap();
-        let mut owner = handle(&objects);
-        let new = owner.claim_generation(0).unwrap();
-        owner.put_part("2-1.w0.part", b"part").unwrap();
-        owner.commit(version(new, 1), b"manifest").unwrap();
-
-        assert!(matches!(zombie.commit(version(old, 1), b"zombie"), Err(StoreError::Taken { .. })));
-        assert!(matches!(zombie.retain(&[], &[]), Err(StoreError::Taken { .. })));
-        assert_eq!(owner.manifests().unwrap(), [version(new, 1)]);
-        assert_eq!(owner.part("2-1.w0.part").unwrap(), b"part");
-
-        handle(&objects).retain(&[], &[]).unwrap();
-        assert_eq!(owner.manifests().unwrap(), []);
     });
 }
 

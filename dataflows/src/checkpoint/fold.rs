@@ -49,7 +49,8 @@ impl Fold {
 
 impl GroupFold {
     fn add(&mut self, group: GroupState) {
-        let places: Vec<SeriesNo> = group.names.iter().map(|(video, kind)| self.series.intern(video, kind).0).collect();
+        let places: Vec<SeriesNo> =
+            group.names.iter().map(|(video, kind)| self.series.intern(video, kind).number).collect();
         match self.ids.is_empty() {
             true => self.ids = group.ids,
             false => self.ids.extend(group.ids),

@@ -26,10 +26,10 @@ use dataflows::{
     index::Questions,
     lane::Ended,
     ledger::Ledger,
-    port::{Decode, PartitionId, PartitionReader, Reached, Record, SourceError, Timer},
+    port::{CountRow, Decode, PartitionId, PartitionReader, Reached, Record, SourceError, Timer},
     query::{Answer, Question},
     rules::Rules,
-    tally::{TakeAll, WorkerCut, WorkerEnd},
+    tally::{TakeAll, WorkerCut},
     time::{END_OF_TIME, EventTime, Minute},
 };
 use timely::communication::WorkerGuards;
@@ -108,7 +108,8 @@ impl Timer for LookTimer {
 pub enum Event {
     Told(Announcement),
     Cut(WorkerCut),
-    End(WorkerEnd),
+    /// A worker's counts at the end of the input.
+    End(Vec<CountRow>),
     Outcome(Outcome),
     Answer(u64, Answer),
 }
@@ -176,7 +177,7 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         }),
         take_cut: Box::new(move |cut| drop(cuts.send(Event::Cut(cut)))),
         take_all: (at_end == Reached::Finished)
-            .then(|| Box::new(move |end| drop(all.send(Event::End(end)))) as TakeAll),
+            .then(|| Box::new(move |table, as_of| drop(all.send(Event::End(table.rows(as_of).collect())))) as TakeAll),
         serve: None,
         processes: 1,
         mailbox: None,
@@ -203,9 +204,9 @@ pub fn replay(setup: Setup) -> (Counts, Vec<Ledger>) {
     for event in events {
         match event {
             Event::Told(announcement) => last = Some(announcement),
-            Event::End(end) => {
+            Event::End(rows) => {
                 ends += 1;
-                for row in end.rows {
+                for row in rows {
                     let before = counts.insert((row.video_id, row.event_type, row.window_start), row.count);
                     assert_eq!(before, None, "a cell lives on one worker");
                 }

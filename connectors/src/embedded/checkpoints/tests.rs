@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, os::unix::fs::PermissionsExt, process::Command, sync::Barrier, thread};
+use std::{os::unix::fs::PermissionsExt, process::Command};
 
 use dataflows::testkit::{Faulty, Retrying, checkpoint_contract};
 
@@ -25,28 +25,23 @@ fn it_keeps_the_contract_of_checkpoint_stores() {
 }
 
 #[test]
+fn handles_of_one_folder_keep_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = 0;
+    checkpoint_contract::check_shared(|| {
+        opened += 1;
+        let fresh = dir.path().join(opened.to_string());
+        move || CheckpointDir::open(&fresh).unwrap()
+    });
+}
+
+#[test]
 fn behind_faults_and_retries_it_keeps_the_contract_of_checkpoint_stores() {
     for seed in 0..5 {
         let dir = tempfile::tempdir().unwrap();
         let mut open = fresh(dir.path());
         checkpoint_contract::check(|| Retrying::new(Faulty::new(open(), seed)));
     }
-}
-
-#[test]
-fn reopened_it_has_everything_and_goes_on_with_the_next_generation() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = CheckpointDir::open(dir.path()).unwrap();
-    let first = store.claim_generation(0).unwrap();
-    store.put_part("1-1.w0.part", b"part").unwrap();
-    store.commit(version(first, 1), b"manifest").unwrap();
-    drop(store);
-
-    let mut store = CheckpointDir::open(dir.path()).unwrap();
-    assert_eq!(store.manifests().unwrap(), [version(first, 1)]);
-    assert_eq!(store.manifest(version(first, 1)).unwrap(), b"manifest");
-    assert_eq!(store.part("1-1.w0.part").unwrap(), b"part");
-    assert_eq!(store.claim_generation(0).unwrap(), first + 1);
 }
 
 #[test]
@@ -65,65 +60,6 @@ fn everything_in_it_is_private_to_its_user() {
     for name in ["generation-00000000000000000001", &manifest_name(version(1, 1)), "parts/p"] {
         assert_eq!(fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
     }
-}
-
-#[test]
-fn processes_that_claim_at_once_get_different_generations() {
-    let dir = tempfile::tempdir().unwrap();
-    let start = Barrier::new(8);
-    let claimed: Vec<u64> = thread::scope(|scope| {
-        let claim = || {
-            let mut store = CheckpointDir::open(dir.path()).unwrap();
-            start.wait();
-            (0..20).map(|_| store.claim_generation(0).unwrap()).collect::<Vec<_>>()
-        };
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    });
-    assert_eq!(claimed.iter().copied().collect::<BTreeSet<_>>(), (1..=160).collect());
-}
-
-#[test]
-fn of_writers_that_commit_one_version_at_once_one_wins_and_its_bytes_stay() {
-    let dir = tempfile::tempdir().unwrap();
-    let start = Barrier::new(8);
-    for round in 0..10 {
-        let commit = |writer: u8| {
-            let mut store = CheckpointDir::open(dir.path()).unwrap();
-            start.wait();
-            (writer, store.commit(version(1, round), &[writer; 1_000]))
-        };
-        let commit = &commit;
-        let winners: Vec<u8> = thread::scope(|scope| {
-            let threads: Vec<_> = (0..8).map(|writer| scope.spawn(move || commit(writer))).collect();
-            let done = threads.into_iter().map(|thread| thread.join().unwrap());
-            done.filter_map(|(writer, done)| match done {
-                Ok(()) => Some(writer),
-                Err(StoreError::Taken { .. }) => None,
-                Err(error) => panic!("{error}"),
-            })
-            .collect()
-        });
-        assert_eq!(winners.len(), 1, "round {round}");
-        let mut store = CheckpointDir::open(dir.path()).unwrap();
-        assert_eq!(store.manifest(version(1, round)).unwrap(), [winners[0]; 1_000]);
-    }
-}
-
-#[test]
-fn a_zombie_commits_nothing_and_drops_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut zombie = CheckpointDir::open(dir.path()).unwrap();
-    let old = zombie.claim_generation(0).unwrap();
-    let mut owner = CheckpointDir::open(dir.path()).unwrap();
-    let new = owner.claim_generation(0).unwrap();
-    owner.put_part("2-1.w0.part", b"part").unwrap();
-    owner.commit(version(new, 1), b"manifest").unwrap();
-
-    assert!(matches!(zombie.commit(version(old, 1), b"zombie"), Err(StoreError::Taken { .. })));
-    assert!(matches!(zombie.retain(&[], &[]), Err(StoreError::Taken { .. })));
-    assert_eq!(owner.manifests().unwrap(), [version(new, 1)]);
-    assert_eq!(owner.part("2-1.w0.part").unwrap(), b"part");
 }
 
 #[test]

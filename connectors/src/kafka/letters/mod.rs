@@ -188,10 +188,11 @@ impl Letters {
         };
         match self.fill(&producer, version, letters) {
             Ok(()) => self.commit(producer, version),
-            Err(error) => {
-                self.abort(producer, version.generation)?;
-                Err(error)
-            }
+            // An abort without an answer is gone on with at the next call: what was not taken is what the caller must know.
+            Err(error) => match self.abort(producer, version.generation) {
+                Err(fenced @ SinkError::Fenced { .. }) => Err(fenced),
+                Ok(()) | Err(_) => Err(error),
+            },
         }
     }
 
@@ -526,7 +527,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use dataflows::event::{Cause, Reason};
-    use rdkafka::mocking::MockCluster;
+    use rdkafka::{
+        mocking::MockCluster,
+        producer::DefaultProducerContext,
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
 
     use super::*;
     use crate::kafka::native::break_for_good;
@@ -554,8 +559,12 @@ mod tests {
         assert_eq!((cut.key.unwrap().len(), cut.payload.unwrap().len()), (LETTER_BYTES_MAX, LETTER_BYTES_MAX));
     }
 
-    #[test]
-    fn after_an_error_that_it_cannot_go_on_after_the_owner_is_the_owner_again_unless_another_is() {
+    fn version(generation: u64, number: u64) -> Version {
+        Version { generation, number }
+    }
+
+    /// A twin of one broker, with both topics.
+    fn broker() -> (MockCluster<'static, DefaultProducerContext>, Settings) {
         let cluster = MockCluster::new(1).unwrap();
         let settings = Settings {
             brokers: vec![cluster.bootstrap_servers()],
@@ -566,8 +575,31 @@ mod tests {
         for topic in ["events", "letters"] {
             cluster.create_topic(topic, 1, 1).unwrap();
         }
+        (cluster, settings)
+    }
+
+    #[test]
+    fn regression_a_letter_that_is_refused_is_named_although_the_end_of_its_transaction_gets_no_answer() {
+        let (cluster, settings) = broker();
+        let mut letters = Letters::open(&settings, 7, Duration::from_secs(20)).unwrap();
+        letters.publish(version(1, 1), &[letter(1, 1)]).unwrap();
+        cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        let busy = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS; 10_000];
+        cluster.request_errors(RDKafkaApiKey::EndTxn, &busy);
+        let refused = letters.publish(version(1, 2), &[letter(2, 2)]);
+        assert!(matches!(refused, Err(SinkError::Refused { .. })), "{refused:?}");
+        assert!(matches!(letters.owner, Owner::Ending(_, Ending::Abort(1))));
+        cluster.clear_request_errors(RDKafkaApiKey::EndTxn);
+        // Behind a refused record librdkafka 2.12 counts on as if it had been taken, is told so, and is right the next time.
+        let mut again = || letters.publish(version(1, 2), &[letter(2, 2)]);
+        again().or_else(|_| again()).unwrap();
+        assert_eq!(letters.newest().unwrap(), Some(version(1, 2)));
+    }
+
+    #[test]
+    fn after_an_error_that_it_cannot_go_on_after_the_owner_is_the_owner_again_unless_another_is() {
+        let (_cluster, settings) = broker();
         let open = || Letters::open(&settings, 7, Duration::from_secs(20)).unwrap();
-        let version = |generation, number| Version { generation, number };
         let broken = |letters: &Letters| match &letters.owner {
             Owner::Us(producer) => break_for_good(producer.client()),
             _ => panic!("it was just opened"),
