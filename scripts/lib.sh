@@ -51,3 +51,29 @@ step() {
     "$@" || fail "failed: $what"
     printf '== %s: %d s\n' "$what" $((SECONDS - started))
 }
+
+# need_servers: addresses of a Kafka and a Cassandra for tests. Where TIDEMARK_TEST_KAFKA and TIDEMARK_TEST_CASSANDRA have some already,
+# these are used and none is started: whoever edits and tests in turns starts them once, by scripts/services.
+need_servers() {
+    scripts/services install
+    scripts/services clients
+    [[ -z ${TIDEMARK_TEST_KAFKA:-} || -z ${TIDEMARK_TEST_CASSANDRA:-} ]] || return 0
+    servers=$(mktemp -d target/services/test.XXXXXX)
+    step 'starting Kafka and Cassandra' start_servers
+}
+
+start_servers() {
+    scripts/services start --dir "$servers" --port 0 --owner $$ || return 1
+    TIDEMARK_TEST_KAFKA=$(sed -n 's/^address=//p' "$servers/kafka.env")
+    TIDEMARK_TEST_CASSANDRA=$(sed -n 's/^address=//p' "$servers/cassandra.env")
+    export TIDEMARK_TEST_KAFKA TIDEMARK_TEST_CASSANDRA
+}
+
+# For a trap: however a script ends, the servers do not stay behind; after a SIGKILL they end by themselves, since it owns them.
+servers=
+stop_servers() {
+    [[ -n $servers ]] || return 0
+    scripts/services signal kafka KILL --dir "$servers" || true
+    scripts/services signal cassandra KILL --dir "$servers" || true
+    rm -rf -- "$servers"
+}

@@ -12,7 +12,11 @@ use std::{
     thread,
 };
 
-use connectors::embedded::log::{Log, NewRecord};
+use connectors::embedded::{
+    log::{Log, NewRecord},
+    store::Store,
+};
+use dataflows::port::{Claim, CountSink as _};
 use live_support::{
     Run, SOON,
     client::event,
@@ -264,6 +268,45 @@ fn regression_a_letter_published_before_a_fallback_is_not_published_again() {
         assert!(0 < truth.outcome.ledger[0].late, "round {round}");
         truth.assert_letters(&stage.data_dir());
     }
+}
+
+/// Where a crash came between the claim of a checkpoint and its rows, and that checkpoint went bad, the store has none of them.
+#[test]
+fn rows_that_are_held_back_after_a_fallback_are_written_though_another_crash_comes_first() {
+    let mut stage = Stage::new();
+    let server = stage.run().start();
+    stage.send_over_checkpoints(&server, 2);
+    server.stop();
+    let frontier = manifests(&stage.data_dir()).pop().unwrap().frontier + 400_000;
+    let mut store = Store::open(stage.data_dir().join("store")).unwrap();
+    let claim = store.claim().unwrap().unwrap();
+    store.set_claim(&Claim { frontier, ..claim }).unwrap();
+    drop(store);
+
+    // Five minutes: the first of them are in none but the first checkpoints, and final in none.
+    let server = stage.run().start();
+    stage.send_over_checkpoints(&server, 15);
+    server.kill();
+    let resumed = manifests(&stage.data_dir()).pop().unwrap();
+    assert!(resumed.frontier < frontier, "rows are still held back");
+    let server = stage.run().start();
+    stage.send(&server.client, 200);
+    stage.assert_exact(server);
+}
+
+/// As a crash leaves it that comes between a manifest and its rows.
+#[test]
+fn a_start_writes_the_rows_that_the_last_checkpoint_did_not_get_to() {
+    let mut stage = Stage::new();
+    let server = stage.run().checkpoints_every("1h").start();
+    stage.send_and_see(&server, 80);
+    server.stop();
+    let store_dir = stage.data_dir().join("store");
+    let claim = Store::open(&store_dir).unwrap().claim().unwrap().unwrap();
+    fs::remove_dir_all(&store_dir).unwrap();
+    Store::open(&store_dir).unwrap().set_claim(&claim).unwrap();
+    let server = stage.run().start();
+    stage.assert_exact(server);
 }
 
 /// The store kept the rows that only the former meaning had counted.

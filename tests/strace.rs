@@ -10,7 +10,7 @@ use live_support::{
     Run, SOON,
     client::{Client, event, video_of_each},
     now_ms,
-    truth::Truth,
+    truth::{Truth, manifests},
     wait_for,
 };
 
@@ -162,6 +162,60 @@ fn no_202_is_sent_before_the_fdatasync_behind_its_records_has_returned() {
     }
     println!("{proofs} records in {} requests, {} writes, {} fdatasyncs", receipts.len(), writes.len(), syncs.len());
     assert!(syncs.len() < proofs, "some requests shared a group");
+}
+
+#[test]
+fn no_manifest_gets_its_name_before_its_parts_and_their_names_are_on_disk() {
+    need_strace();
+    let folder = tempfile::tempdir().unwrap();
+    let trace_file = folder.path().join("trace");
+    let data_dir = folder.path().join("data");
+    let trace_name = trace_file.display().to_string();
+    let syscalls = "trace=fsync,fdatasync,rename,renameat,renameat2,link,linkat";
+    let strace = ["strace", "-D", "-f", "-qq", "-y", "-e", "signal=none", "-e", syscalls, "-o", &trace_name];
+    let server = Run::new(&data_dir).checkpoints_every("200ms").under(&strace).start();
+    let (at, videos) = (now_ms() - 600_000, video_of_each(4));
+    for (round, video) in videos.iter().enumerate() {
+        let number = server.client.checkpoint().unwrap_or(0);
+        server.client.send(&[event(&format!("e{round}"), video, "view", at)]);
+        server.client.wait_for_checkpoint_after(number);
+    }
+    server.stop();
+    let newest = manifests(&data_dir).pop().unwrap().version;
+    let newest = format!("{:020}-{:020}.manifest", newest.generation, newest.number);
+    let trace = wait_for("the whole trace", SOON, || {
+        let trace = fs::read_to_string(&trace_file).ok()?;
+        trace.contains(&newest).then_some(trace)
+    });
+    let calls: Vec<Call> = calls(&trace).into_iter().filter(|call| call.result == "0").collect();
+    // That a path was synced behind one line of the trace and before another.
+    let assert_synced = |path: &str, behind: usize, before: usize| {
+        let between = |call: &Call| behind <= call.began && call.returned < before;
+        let is_it = |call: &Call| call.name.ends_with("sync") && path_of(call) == path && between(call);
+        assert!(calls.iter().any(is_it), "{path} is not synced between the lines {behind} and {before} of the trace");
+    };
+    let parts_dir = data_dir.join("checkpoints/parts").display().to_string();
+    let is_manifest = |call: &&Call| call.name.starts_with("link") && call.arguments.contains(".manifest");
+    let manifests: Vec<&Call> = calls.iter().filter(is_manifest).collect();
+    assert!(3 <= manifests.len(), "each round has made one: {}", manifests.len());
+    for manifest in manifests {
+        let [temporary, name] = paths(manifest);
+        assert_synced(temporary, 0, manifest.began);
+        let of_it = format!("parts/{}.w", Path::new(name).file_stem().unwrap().display());
+        let is_part = |call: &&Call| call.name.starts_with("rename") && paths(call)[1].contains(&of_it);
+        let parts: Vec<&Call> = calls.iter().filter(is_part).collect();
+        assert_eq!(parts.len(), 2, "one of each worker is in {name}");
+        for part in parts {
+            assert_synced(paths(part)[0], 0, part.began);
+            assert_synced(&parts_dir, part.returned, manifest.began);
+        }
+    }
+}
+
+/// The two paths of a rename or a link.
+fn paths(call: &Call) -> [&str; 2] {
+    let quoted: Vec<&str> = call.arguments.split('"').collect();
+    [quoted[1], quoted[3]]
 }
 
 /// A token as strace shows it in an answer.

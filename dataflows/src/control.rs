@@ -223,7 +223,8 @@ impl Mailbox {
         }
     }
 
-    fn take(&self) -> VecDeque<Message> {
+    /// Takes what was told and nobody has heard yet.
+    pub fn take(&self) -> VecDeque<Message> {
         std::mem::take(&mut self.0.lock().expect("nobody panics while holding the mailbox").messages)
     }
 

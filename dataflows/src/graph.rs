@@ -109,8 +109,7 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
 
     let series = Rc::new(RefCell::new(SeriesTable::default()));
     // What a replay counts is taken whole, at its end.
-    let is_cut = job.take_all.is_none();
-    let mut state = Tally::new(Rc::clone(&series), is_cut);
+    let mut state = Tally::new(Rc::clone(&series), job.take_all.is_none());
     state.restore(&start.state, start.partitions.watermark(&job.rules), index, peers);
     let (decode, rules, key) = (job.decode, job.rules, job.key);
     let make = move |start| Lane::new(decode.clone(), rules, key, start, index, peers);
@@ -122,7 +121,6 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     let tally_job = TallyJob {
         rules: job.rules,
         feeds_index: job.serve.is_some(),
-        keeps_letters: is_cut,
         write_from: job.write_from,
         unwritten_max: job.unwritten_max,
         take_cut: job.take_cut,

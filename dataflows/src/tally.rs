@@ -191,8 +191,6 @@ pub struct TallyJob {
     pub rules: Rules,
     /// Whether there is an index to feed.
     pub feeds_index: bool,
-    /// Whether dead letters are kept until a cut takes them.
-    pub keeps_letters: bool,
     /// The frontier that the sink has rows of already: before it nothing is written, cells stay unwritten.
     pub write_from: EventTime,
     /// Unwritten cells that this worker may hold; with more, nobody reads until a cut takes them.
@@ -201,7 +199,7 @@ pub struct TallyJob {
     pub take_cut: TakeCut,
     /// Tells how long a cut took.
     pub timer: Rc<dyn Timer>,
-    /// Where everything goes once the input has ended.
+    /// Where everything goes once the input has ended: then nothing is cut.
     pub take_all: Option<TakeAll>,
 }
 
@@ -353,7 +351,8 @@ impl TallyWorker {
         for parcel in parcels {
             *fuel = fuel.saturating_sub(parcel.rows.len() + 1);
             let more = self.tally.apply(parcel);
-            if !self.job.keeps_letters {
+            if self.job.take_all.is_some() {
+                // No cut comes to take them.
                 self.tally.letters.clear();
             }
             told.entry(more.partition).or_insert_with(|| News::new(more.partition)).merge(more);

@@ -165,3 +165,6 @@ impl Keeper {
 fn whole_ms(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -181,3 +181,25 @@ fn write_to_a_full_disk(dir: &Path) {
     assert!(matches!(missing, Err(StoreError::Missing { .. })), "{missing:?}");
     assert_eq!(store.manifests().unwrap(), [version(1, 1)]);
 }
+
+#[test]
+fn a_commit_that_goes_well_while_another_process_claims_is_seen_by_it() {
+    let start = std::sync::Barrier::new(2);
+    for round in 0..100 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut old = CheckpointDir::open(dir.path()).unwrap();
+        let mut new = old.clone();
+        let generation = old.claim_generation(0).unwrap();
+        let (committed, seen) = std::thread::scope(|scope| {
+            let claim = || {
+                start.wait();
+                new.claim_generation(0).unwrap();
+                new.manifests().unwrap()
+            };
+            let claiming = scope.spawn(claim);
+            start.wait();
+            (old.commit(version(generation, 1), b"manifest"), claiming.join().unwrap())
+        });
+        assert!(committed.is_err() || seen == [version(generation, 1)], "round {round}");
+    }
+}
