@@ -127,6 +127,8 @@ pub struct Live {
     rules: Rules,
     /// As of the last checkpoint.
     state: RefCell<PartState>,
+    /// By what was told last.
+    is_full: Cell<bool>,
 }
 
 pub struct Setup {
@@ -278,11 +280,27 @@ impl Live {
             }
         })
         .expect("workers start");
-        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state }
+        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state, is_full: Cell::new(false) }
     }
 
     pub fn next(&self) -> Event {
-        self.events.recv_timeout(Duration::from_secs(60)).expect("some operator holds a capability")
+        let event = self.events.recv_timeout(Duration::from_secs(60)).expect("some operator holds a capability");
+        self.heed(&event);
+        event
+    }
+
+    /// Whether too much waits for the sink.
+    pub fn is_full(&self) -> bool {
+        self.is_full.get()
+    }
+
+    /// Notes what an event says of that.
+    pub fn heed(&self, event: &Event) {
+        match event {
+            Event::Outcome(Outcome::Full) => self.is_full.set(true),
+            Event::Outcome(Outcome::Room) => self.is_full.set(false),
+            _ => {}
+        }
     }
 
     /// Takes a checkpoint; `None` where nothing had changed.
