@@ -34,6 +34,7 @@ const HARMS: u64 = 600;
 struct Checkpoint {
     version: Version,
     stored: CheckpointState,
+    /// What it holds.
     good: Loaded,
 }
 
@@ -57,22 +58,17 @@ impl Checkpoint {
         }
     }
 
-    /// Requires that a checkpoint with another file in its place is refused, or is the very same state; says whether it is refused.
+    /// Requires that the checkpoint is refused with these bytes for one of its files.
     #[track_caller]
-    fn is_refused_with(&self, file: Option<&str>, bytes: Vec<u8>, what: &str) -> bool {
+    fn assert_refused(&self, file: Option<&str>, bytes: Vec<u8>, what: &str) {
         let mut store = MemoryCheckpoints::new();
         *store.state() = self.stored.clone();
         match file {
             None => store.state().manifests.insert(self.version, bytes),
             Some(name) => store.state().parts.insert(name.to_owned(), bytes),
         };
-        match plan::load(&mut store, self.version) {
-            Ok(loaded) => {
-                assert_eq!(loaded, self.good, "{what} of {file:?} is taken for state");
-                false
-            }
-            Err(_) => true,
-        }
+        let loaded = plan::load(&mut store, self.version);
+        assert!(loaded.is_err(), "{what} of {file:?} is taken for state");
     }
 }
 
@@ -133,24 +129,19 @@ fn large() -> Checkpoint {
 #[test]
 fn no_flipped_bit_and_no_cut_of_a_checkpoint_is_taken_for_state() {
     let small = small();
-    let (mut harms, mut harmless) = (0, 0);
     for file in small.files() {
         let file = file.as_deref();
         let bytes = small.bytes(file);
         for place in 0..bytes.len() {
             let mut flipped = bytes.to_vec();
             flipped[place] ^= 1 << (place % 8);
-            harms += 1;
-            harmless += usize::from(!small.is_refused_with(file, flipped, "a flipped bit"));
+            small.assert_refused(file, flipped, &format!("a flipped bit at {place}"));
         }
         for length in 0..bytes.len() {
-            assert!(small.is_refused_with(file, bytes[..length].to_vec(), "a cut"), "{file:?} cut to {length}");
+            small.assert_refused(file, bytes[..length].to_vec(), &format!("a cut to {length}"));
         }
-        assert!(small.is_refused_with(file, [bytes, &[0]].concat(), "a byte more"), "{file:?}");
+        small.assert_refused(file, [bytes, &[0]].concat(), "a byte more");
     }
-    println!("{harms} flipped bits, of which {harmless} change nothing that is read");
-    // Zeros that fill a section of the manifest up, which nothing reads.
-    assert!(harmless * 50 < harms, "{harmless} of {harms}");
 }
 
 #[test]
@@ -159,7 +150,7 @@ fn no_part_stands_for_another_and_none_may_be_missing() {
     let names: Vec<&str> = small.stored.parts.keys().map(String::as_str).collect();
     for &name in &names {
         for &other in names.iter().filter(|other| **other != name) {
-            assert!(small.is_refused_with(Some(name), small.bytes(Some(other)).to_vec(), "another part"));
+            small.assert_refused(Some(name), small.bytes(Some(other)).to_vec(), "another part");
         }
         let mut store = MemoryCheckpoints::new();
         *store.state() = small.stored.clone();
@@ -197,7 +188,7 @@ fn no_harm_that_a_seed_draws_to_a_large_checkpoint_is_taken_for_state() {
             }
         };
         if bytes != large.bytes(file) {
-            large.is_refused_with(file, bytes, &format!("{what} at {place}, harm {number} of seed {SEED}"));
+            large.assert_refused(file, bytes, &format!("{what} at {place}, harm {number} of seed {SEED}"));
         }
     }
 }
