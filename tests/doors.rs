@@ -67,7 +67,10 @@ fn clients_that_read_a_byte_at_a_time_are_cut_off_and_counting_goes_on() {
     let first = stage.start_ms - WINDOWS * 60_000;
     let events: Vec<String> =
         (0..WINDOWS).map(|n| event(&format!("w{n}"), &stage.videos[0], "view", first + n * 60_000)).collect();
-    let token = events.chunks(1_000).map(|events| server.client.send(events)).next_back().unwrap();
+    let mut token = String::new();
+    for events in events.chunks(1_000) {
+        token = server.client.send(events);
+    }
     let answer = server.client.stats(&stage.videos[0], &format!("after={token}"));
     let length = answer.text.len();
     assert_eq!(answer.expect(200)["total"], WINDOWS);
