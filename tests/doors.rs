@@ -9,6 +9,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::Path,
     thread,
+    time::Duration,
 };
 
 use live_support::{SOON, Server, client::event, stage::Stage, wait_for};
@@ -59,6 +60,9 @@ const ANSWERS: usize = 300;
 
 const SLOW_CLIENTS: usize = 40;
 
+/// So slow that no buffer on the way has room again within the patience of a write.
+const BETWEEN_BYTES: Duration = Duration::from_millis(50);
+
 #[test]
 fn clients_that_read_a_byte_at_a_time_are_cut_off_and_counting_goes_on() {
     let mut stage = Stage::new();
@@ -87,6 +91,7 @@ fn clients_that_read_a_byte_at_a_time_are_cut_off_and_counting_goes_on() {
             // A byte of each at a time, until the server has no more of them.
             while before + 5 < sockets(&server) {
                 slow.iter_mut().for_each(|client| drop(client.read(&mut [0])));
+                thread::sleep(BETWEEN_BYTES);
             }
         });
         stage.send_over_checkpoints(&server, 3);
