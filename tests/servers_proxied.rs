@@ -111,8 +111,8 @@ fn a_bad_network_before_cassandra_costs_time_and_no_row() {
     let stage = Stage { folder: tempfile::tempdir().unwrap(), place, kafka: &kafka, proxy: &proxy };
     let harms = [
         (slow(), 40, None),
-        (Harm::Reset { after_bytes: 1..3_000 }, 8, None),
-        (Harm::HalfClose, 4, Some("rows wait for Cassandra")),
+        (Harm::Reset { after_bytes: 1..3_000 }, 2, None),
+        (Harm::HalfClose, 1, Some("rows wait for Cassandra")),
         (Harm::Hold, 1, Some("rows wait for Cassandra")),
     ];
     stage.check(&harms, |_, _| {});
