@@ -139,6 +139,7 @@ fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_it_stops_in_ti
     println!("{read} of {all} records are read while cassandra is away");
     assert!(read < all, "the lag stays");
     assert!(read < 400 + 8 * BUFFER.1, "no more than the buffer and what was under way");
+    wait_for_bottleneck(&server, &["sink: ", "reading is paused"]);
     let videos = video_of_each(PARTITIONS);
     for video in &videos {
         let total = server.client.stats(video, "granularity=all").expect(200)["total"].as_u64().unwrap();
@@ -154,6 +155,11 @@ fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_it_stops_in_ti
     cassandra.stop_signal();
     feed(&windows(6_000..6_100));
     server.client.wait_until_visible(&[6_100; PARTITIONS as usize], SOON);
+    // A frozen one says nothing, so nothing fails for a while.
+    wait_for_bottleneck(&server, &["sink: ", "rows wait for Cassandra since"]);
+    wait_for("a word in the log", SOON, || {
+        server.stderr().contains("rows wait for the sink, which has not taken them yet").then_some(())
+    });
     let told = Instant::now();
     server.stop();
     println!("it stopped in {:?} with rows that cassandra does not take", told.elapsed());
@@ -166,6 +172,16 @@ fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_it_stops_in_ti
     truth.assert_served(&server);
     server.stop();
     truth.assert_rows();
+}
+
+/// Waits until the status names what holds the flow back, with all of these words.
+#[track_caller]
+fn wait_for_bottleneck(server: &Server, words: &[&str]) {
+    wait_for("the bottleneck", SOON, || {
+        let status = server.client.status();
+        let named = status["bottleneck"].as_str().unwrap();
+        words.iter().all(|word| named.contains(word)).then_some(())
+    });
 }
 
 /// Each event in a window of its own.

@@ -306,6 +306,64 @@ fn posts_under(folder: &Path, fault: &str, segments: &[u64], posts: usize) -> Ve
     acknowledged
 }
 
+/// A disk that does not answer a read holds its worker up, which is as stuck as one can be.
+#[test]
+fn a_worker_that_is_stuck_is_named_and_then_ends_the_process_and_nothing_is_lost() {
+    need_strace();
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let videos = video_of_each(4);
+    let at = now_ms() - 600_000;
+    let all = |id: &str| -> Vec<String> { videos.iter().map(|video| event(id, video, "view", at)).collect() };
+    let server = Run::new(&data_dir).workers(2).start();
+    let token = server.client.send(&all("before"));
+    server.client.stats(&videos[0], &format!("after={token}")).expect(200);
+
+    let segment = data_dir.join("log/partition-0").join(format!("{:020}.log", 0)).display().to_string();
+    // Longer than any patience.
+    let fault = "inject=pread64:delay_enter=120s";
+    let (trace, pid) = (folder.path().join("trace").display().to_string(), server.pid().to_string());
+    let strace = ["-f", "-qq", "-P", &segment, "-e", "trace=pread64", "-e", fault, "-o", &trace, "-p", &pid];
+    let mut strace = Command::new("strace").args(strace).spawn().unwrap();
+    let tasks = Path::new("/proc").join(&pid).join("task");
+    wait_for("every thread is traced", SOON, || {
+        let mut tasks = fs::read_dir(&tasks).unwrap();
+        let is_traced = |task: fs::DirEntry| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            !status.contains("TracerPid:\t0\n")
+        };
+        tasks.all(|task| is_traced(task.unwrap())).then_some(())
+    });
+    for n in 0..3 {
+        server.client.send(&all(&format!("e{n}")));
+    }
+    let says = "has not moved for";
+    let answer = wait_for("it is not ready", SOON, || {
+        let answer = server.client.get("/readyz").unwrap();
+        (answer.status == 503 && answer.text.contains(says)).then_some(answer.text)
+    });
+    let status = server.client.status();
+    let bottleneck = status["bottleneck"].as_str().unwrap();
+    assert!(bottleneck.starts_with("worker ") && bottleneck.contains(says), "{bottleneck}, and {answer}");
+
+    wait_for("it ends itself", Duration::from_secs(60), || {
+        server.stderr().contains("a worker is stuck: ending the process").then_some(())
+    });
+    // What strace holds back can't end.
+    strace.kill().unwrap();
+    strace.wait().unwrap();
+    let ended = server.wait_for_end(SOON);
+    assert_eq!(ended.code, None, "by a signal: {ended}");
+    let server = Run::new(&data_dir).start();
+    let truth = Truth::of(&data_dir);
+    assert_eq!(truth.end_offsets(), [4; 4], "all that was acknowledged is in the log");
+    let status = server.client.wait_until_visible(&truth.end_offsets(), SOON);
+    truth.assert_status(&status);
+    truth.assert_index(&server.client);
+    server.stop();
+    truth.assert_stopped(&data_dir);
+}
+
 #[test]
 fn a_failed_fdatasync_is_a_503_and_the_log_goes_on_in_another_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -255,8 +255,10 @@ pub enum Outcome {
         /// Which one.
         number: u64,
     },
-    /// Too much waits for the sink: a checkpoint would let it go.
+    /// Too much waits for the sink: a checkpoint would let it go. Nothing is read until there is room.
     Full,
+    /// A checkpoint has taken it.
+    Room,
     /// The job was told to stop.
     Stop,
     /// The job was told to end.
@@ -332,8 +334,11 @@ fn hear(
         }
         Message::Full { worker, is_full } => {
             hub.with(|shared| if is_full { shared.full.insert(worker) } else { shared.full.remove(&worker) });
-            if is_full {
-                tell(Outcome::Full);
+            let any = hub.with(|shared| !shared.full.is_empty());
+            match (is_full, any) {
+                (true, _) => tell(Outcome::Full),
+                (false, true) => {}
+                (false, false) => tell(Outcome::Room),
             }
         }
         Message::Joined(partition) => hub.with(|shared| shared.joined.push(partition)),

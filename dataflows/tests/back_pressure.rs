@@ -4,8 +4,8 @@ mod harness;
 
 use std::{sync::Arc, time::Duration};
 
-use dataflows::{control::Outcome, graph::Start, port::PartitionId, rules::Rules};
-use harness::{Event, Live, Log, Setup};
+use dataflows::{graph::Start, port::PartitionId, rules::Rules};
+use harness::{Live, Log, Setup};
 
 const RECORDS: u64 = 200;
 
@@ -31,13 +31,12 @@ fn setup(log: &Log) -> Setup {
     Setup::new(rules, log, 1, 1, Arc::new(Start::fresh([PartitionId(0)])))
 }
 
-/// Waits until the job stands still; says whether it told that too much waits.
+/// Waits until the job stands still; says whether too much waits then, by what it has told last.
 fn is_full_when_still(live: &Live) -> bool {
-    let mut full = false;
     while let Ok(event) = live.events.recv_timeout(STILL) {
-        full |= matches!(event, Event::Outcome(Outcome::Full));
+        live.heed(&event);
     }
-    full
+    live.is_full()
 }
 
 #[test]
@@ -52,6 +51,7 @@ fn with_as_much_unwritten_as_may_be_nothing_is_read_until_a_cut_takes_it() {
         cuts += 1;
         is_full_when_still(&live);
     }
+    assert!(!live.is_full(), "there is room where all is taken");
     assert!(read == RECORDS && RECORDS / READ_MAX <= cuts, "{cuts} cuts took {read} records");
     live.crash();
 }

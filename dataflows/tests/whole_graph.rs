@@ -5,7 +5,7 @@ mod harness;
 use std::sync::Arc;
 
 use dataflows::{graph::Start, ledger::Ledger, port::PartitionId, rules::Rules};
-use harness::{Counts, Live, Log, Setup, replay};
+use harness::{Counts, Live, Log, Reading, Setup, replay};
 use proptest::prelude::*;
 
 /// Short spans, so that a few hundred events meet every rule.
@@ -109,6 +109,20 @@ fn fresh(partitions: usize) -> Arc<Start> {
     Arc::new(Start::fresh((0..partitions as u32).map(PartitionId)))
 }
 
+/// What a live job comes to: all counts, as it answers them, and the ledgers.
+fn settled(live: &Live, log: &Log) -> (Counts, Vec<Ledger>) {
+    let settled = live.settle(log);
+    let mut answered = Counts::new();
+    for video in 0..6 {
+        for kind in ["view", "like"] {
+            for (minute, count) in live.ask(&format!("v{video}"), kind, settled.frontier) {
+                answered.insert((format!("v{video}"), kind.to_owned(), minute.start()), count);
+            }
+        }
+    }
+    (answered, settled.partitions.iter().map(|at| at.ledger).collect())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
@@ -144,18 +158,36 @@ proptest! {
             live.crash();
         }
         let live = Live::start(Setup::new(rules(), &log, last, batch, Arc::clone(&start)));
-        let settled = live.settle(&log);
-        let (counts, ledgers) = expected(&log);
-        prop_assert_eq!(&settled.partitions.iter().map(|at| at.ledger).collect::<Vec<_>>(), &ledgers);
-        let mut answered = Counts::new();
-        for video in 0..6 {
-            for kind in ["view", "like"] {
-                for (minute, count) in live.ask(&format!("v{video}"), kind, settled.frontier) {
-                    answered.insert((format!("v{video}"), kind.to_owned(), minute.start()), count);
+        prop_assert_eq!(settled(&live, &log), expected(&log));
+        live.crash();
+    }
+
+    #[test]
+    fn partitions_that_give_less_than_there_is_fall_silent_and_break_off_equal_the_oracle(
+        drafts in prop::collection::vec(draft(), 1..200),
+        partitions in 1..=4_usize,
+        batch in 1..40_usize,
+        incarnations in prop::collection::vec((1..=3_usize, 0..3_usize), 1..4),
+        last in 1..=3_usize,
+        seed in any::<u64>(),
+    ) {
+        let log = log(&drafts, partitions);
+        let mut start = fresh(partitions);
+        for (number, (workers, checkpoints)) in (1..).zip(incarnations) {
+            let reading = Reading::BreaksOff(seed.wrapping_mul(number));
+            let live = Live::start(Setup { reading, ..Setup::new(rules(), &log, workers, batch, Arc::clone(&start)) });
+            for _ in 0..checkpoints {
+                if let Some((at, _)) = live.checkpoint() {
+                    start = Arc::new(at);
                 }
             }
+            live.crash();
         }
-        prop_assert_eq!(answered, counts);
+        let reading = Reading::Unsteady(seed);
+        let live = Live::start(Setup { reading, ..Setup::new(rules(), &log, last, batch, Arc::clone(&start)) });
+        prop_assert_eq!(settled(&live, &log), expected(&log));
         live.crash();
+        let replayed = replay(Setup { reading, ..Setup::new(rules(), &log, last, batch, fresh(partitions)) });
+        prop_assert_eq!(replayed, expected(&log));
     }
 }

@@ -3,6 +3,8 @@
 //! It asks through [`Queries`], [`Ingest`], [`EventCheck`] and [`StatusSource`], and never sees a trace or a log.
 //! Every route ends in `Result<Response, Problem>`, so every refusal is `application/problem+json`.
 
+#[cfg(test)]
+mod abuse_tests;
 mod auth;
 mod body;
 mod events;

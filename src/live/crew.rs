@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use connectors::json::JsonEvents;
 use crossbeam_channel::Sender;
 use dataflows::{
-    control::{Ear, Mailbox},
+    control::{Ear, Mailbox, Outcome},
     graph::{self, Job, Serve, Start},
     index::Questions,
     lane::Ended,
@@ -26,7 +26,7 @@ use super::{
     cluster::{Links, Place},
     health::Heartbeats,
     input::Input,
-    keeper::Word,
+    keeper::{KeeperFacts, Word},
     plan::Plan,
     shelf::Shelf,
 };
@@ -53,6 +53,7 @@ pub struct Crew {
     pub mailbox: Mailbox,
     pub errors: Arc<FirstError>,
     pub words: Sender<Word>,
+    pub facts: Arc<KeeperFacts>,
 }
 
 impl Crew {
@@ -94,7 +95,7 @@ impl Crew {
         let (cuts, outcomes, quiet) = (self.words.clone(), self.words.clone(), self.words.clone());
         // An error means that the keeper has ended, and the process with it.
         let tell = |words: &Sender<Word>, word| drop(words.send(word));
-        let replies = Arc::clone(&self.shelf);
+        let (replies, facts) = (Arc::clone(&self.shelf), Arc::clone(&self.facts));
         let (plan, input) = (Arc::clone(&self.plan), Arc::clone(&self.input));
         Job {
             decode: JsonEvents,
@@ -125,7 +126,13 @@ impl Crew {
             }),
             processes: self.place.processes(),
             mailbox: first.then(|| self.mailbox.clone()),
-            ear: first.then(|| Box::new(move |outcome| tell(&outcomes, Word::Outcome(outcome))) as Ear),
+            ear: first.then(|| {
+                Box::new(move |outcome: Outcome| {
+                    // At once: the keeper may hear of it only when it has written what it is at.
+                    facts.heed(&outcome);
+                    tell(&outcomes, Word::Outcome(outcome));
+                }) as Ear
+            }),
         }
     }
 }

@@ -10,6 +10,8 @@ use std::{
 };
 
 use super::{
+    bottleneck::{Behind, Flow, away_text, stalled_text, unwritten_text},
+    door::Refusals,
     input::{AWAY_AFTER, Input},
     keeper::KeeperFacts,
     shelf::Shelf,
@@ -52,10 +54,10 @@ impl Heartbeats {
         self.beats.iter().map(|beat| now_ms.saturating_sub(beat.load(Ordering::Relaxed))).collect()
     }
 
-    /// Ends the process when a worker is stuck: the others would wait for it for ever. Watches as long as anybody holds
-    /// the heartbeats.
-    pub fn watch(self: &Arc<Self>) {
-        let beats: Weak<Self> = Arc::downgrade(self);
+    /// Ends the process when a worker is stuck: the others would wait for it for ever. Also tells of a keeper that waits,
+    /// since that can't. Watches as long as anybody holds the heartbeats.
+    pub fn watch(self: &Arc<Self>, keeper: &Arc<KeeperFacts>) {
+        let (beats, keeper): (Weak<Self>, _) = (Arc::downgrade(self), Arc::clone(keeper));
         thread::spawn(move || {
             while let Some(beats) = beats.upgrade() {
                 for (worker, age_ms) in beats.ages_ms().into_iter().enumerate() {
@@ -65,6 +67,7 @@ impl Heartbeats {
                     }
                 }
                 drop(beats);
+                keeper.warn_of_slow_rows();
                 thread::sleep(WATCH_EVERY);
             }
         });
@@ -77,18 +80,28 @@ pub struct Health {
     pub keeper: Arc<KeeperFacts>,
     pub shelf: Arc<Shelf>,
     pub input: Arc<dyn Input>,
+    pub refusals: Refusals,
     pub generation: u64,
 }
 
 impl StatusSource for Health {
     fn facts(&self) -> Facts {
         let heartbeat_ages_ms = self.beats.ages_ms();
-        let stalled = |(worker, age_ms): (usize, &u64)| {
-            (STALLED.as_millis() as u64 <= *age_ms).then(|| format!("worker {worker} has not moved for {age_ms} ms"))
+        let stalled: Vec<(usize, u64)> = stalled(&heartbeat_ages_ms).collect();
+        let (trouble, away) = (self.keeper.trouble(), self.input.away_since().map(|since| since.elapsed()));
+        let mut degraded: Vec<String> = stalled.iter().map(|(worker, age_ms)| stalled_text(*worker, *age_ms)).collect();
+        degraded.extend(trouble.as_deref().map(unwritten_text));
+        degraded.extend(away.filter(|away| AWAY_AFTER <= *away).map(away_text));
+        let flow = Flow {
+            stalled: stalled.first().copied(),
+            away,
+            trouble,
+            waiting: self.keeper.waiting(),
+            is_full: self.keeper.is_full(),
+            held_up: self.input.held_up(),
+            refuses: self.refusals.are_recent(),
+            behind: self.behind(),
         };
-        let mut degraded: Vec<String> = heartbeat_ages_ms.iter().enumerate().filter_map(stalled).collect();
-        degraded.extend(self.keeper.trouble().map(|trouble| format!("state can't be written: {trouble}")));
-        degraded.extend(self.away().filter(|away| AWAY_AFTER <= *away).map(away_text));
         Facts {
             uptime_ms: self.beats.now_ms(),
             generation: self.generation,
@@ -96,38 +109,70 @@ impl StatusSource for Health {
             checkpoints_failed: self.keeper.failed(),
             heartbeat_ages_ms,
             degraded,
-            bottleneck: self.bottleneck(),
+            bottleneck: flow.bottleneck(),
         }
     }
 }
 
-fn away_text(away: Duration) -> String {
-    format!("the log has not answered for {} s", away.as_secs())
+fn stalled(ages_ms: &[u64]) -> impl Iterator<Item = (usize, u64)> {
+    ages_ms.iter().copied().enumerate().filter(|(_, age_ms)| STALLED.as_millis() as u64 <= *age_ms)
 }
 
 impl Health {
-    fn away(&self) -> Option<Duration> {
-        self.input.away_since().map(|since| since.elapsed())
+    /// What of each partition is not visible yet.
+    fn behind(&self) -> Vec<Behind> {
+        let (ends, latest) = (self.input.ends(), self.shelf.latest());
+        let partitions = latest.iter().flat_map(|latest| &latest.partitions);
+        let behind = partitions.map(|at| {
+            let end = ends.get(at.partition.0 as usize).copied().unwrap_or(at.next_offset);
+            let records = end.saturating_sub(at.next_offset);
+            Behind { partition: at.partition.0, records, has_clock: at.clock.is_some() }
+        });
+        behind.collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, process::Command};
+
+    use super::*;
+
+    const CHILD: &str = "TIDEMARK_TEST_STUCK_WORKER";
+
+    #[test]
+    fn a_worker_that_does_not_move_is_stalled_after_5_s() {
+        let ages = [0, 4_999, 5_000, 60_000];
+        assert_eq!(stalled(&ages).collect::<Vec<_>>(), [(2, 5_000), (3, 60_000)]);
     }
 
-    fn bottleneck(&self) -> String {
-        if let Some(trouble) = self.keeper.trouble() {
-            return format!("checkpoints: {trouble}");
+    /// In a process of its own, since that ends.
+    #[test]
+    fn one_stuck_worker_aborts_the_process_whatever_the_others_do() {
+        if std::env::var_os(CHILD).is_some() {
+            return be_stuck();
         }
-        if let Some(away) = self.away() {
-            return away_text(away);
-        }
-        let ends = self.input.ends();
-        let latest = self.shelf.latest();
-        let behind = latest.iter().flat_map(|latest| &latest.partitions).map(|at| {
-            let end = ends.get(at.partition.0 as usize).copied().unwrap_or(at.next_offset);
-            (end.saturating_sub(at.next_offset), at.partition)
-        });
-        match behind.max() {
-            Some((records, partition)) if records > 0 => {
-                format!("reading: partition {} has {records} records that are not visible yet", partition.0)
-            }
-            _ => "nothing: every record in the log is visible".to_owned(),
+        let (_, name) = concat!(module_path!(), "::one_stuck_worker_aborts_the_process_whatever_the_others_do")
+            .split_once("::")
+            .unwrap();
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        let ended = test.args(["--exact", "--nocapture", name]).env(CHILD, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert_eq!(ended.status.signal(), Some(rustix::process::Signal::ABORT.as_raw()), "{said}");
+        assert!(said.contains("the others go on"), "{said}");
+    }
+
+    fn be_stuck() {
+        let started = Instant::now().checked_sub(STUCK).expect("the machine runs for longer");
+        let beats = Arc::new(Heartbeats { start: started, beats: (0..2).map(|_| AtomicU64::new(0)).collect() });
+        println!("the others go on");
+        beats.beat(0);
+        beats.watch(&Arc::default());
+        let watched = Instant::now();
+        while watched.elapsed() < STUCK {
+            beats.beat(0);
+            thread::yield_now();
         }
     }
 }

@@ -55,6 +55,11 @@ pub trait Input: Send + Sync {
         None
     }
 
+    /// The partitions that an unfinished transaction holds up.
+    fn held_up(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// The way into it.
     fn door(&self) -> Arc<dyn Ingest>;
 

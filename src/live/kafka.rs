@@ -98,6 +98,11 @@ impl Input for Kafka {
         away_since(&self.watch)
     }
 
+    fn held_up(&self) -> Vec<u32> {
+        let watch = self.watch.lock().expect("nobody panics while holding it");
+        watch.as_ref().map(Watch::held_up).unwrap_or_default()
+    }
+
     fn door(&self) -> Arc<dyn Ingest> {
         Arc::new(Door { producer: self.producer.clone(), watch: Arc::clone(&self.watch) })
     }

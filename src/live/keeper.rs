@@ -50,6 +50,8 @@ pub struct Keeper {
     /// What this process writes rows to.
     pub sink: Option<Box<dyn CountSink>>,
     pub sink_reach: Reach,
+    /// What people call it.
+    pub sink_name: &'static str,
     /// Which process this is.
     pub process: usize,
     /// The generation that parts and rows are written under.
@@ -148,7 +150,10 @@ impl Keeper {
         if rows.is_empty() {
             return Ok(());
         }
-        patiently(&self.facts, self.sink_reach, || sink.write(version, &rows))
+        self.facts.begin_rows(self.sink_name, rows.len());
+        let written = patiently(&self.facts, self.sink_reach, || sink.write(version, &rows));
+        self.facts.end_rows();
+        written
     }
 
     /// The next word, or `None` when it is time for a checkpoint; an error when nobody is left to speak.

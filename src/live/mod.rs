@@ -1,9 +1,11 @@
 //! One live process, alone or of several: the log, the workers, the keeper and the HTTP door, wired together.
 
+mod bottleneck;
 #[cfg(feature = "cassandra")]
 mod cassandra;
 mod cluster;
 mod crew;
+mod descriptors;
 mod door;
 mod embedded;
 mod forward;
@@ -41,7 +43,7 @@ use tokio::{
 use self::{
     cluster::{Links, Listener},
     crew::Crew,
-    door::JsonCheck,
+    door::{Door, JsonCheck, Refusals},
     health::{Health, Heartbeats},
     keeper::{Chain, Keeper, KeeperFacts, Lead},
     lock::DataLock,
@@ -137,13 +139,14 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         checkpoints_reach: ports::checkpoints_reach(settings),
         sink,
         sink_reach: ports::sink_reach(settings),
+        sink_name: ports::sink_name(settings),
         process: place.process,
         generation: plan.identity.generation,
         published: plan.published.clone(),
         write_from: plan.write_from,
         lead,
         stopped: Arc::clone(&stopped),
-        facts,
+        facts: Arc::clone(&facts),
         rules: plan.rules,
     };
     let crew = Crew {
@@ -160,10 +163,11 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         mailbox: mailbox.clone(),
         errors: Arc::clone(&errors),
         words,
+        facts: Arc::clone(&facts),
     };
     // Dropped, they would be joined: where this process fails, that waits for the other processes, which have yet to be told.
     let workers = ManuallyDrop::new(crew.start(links)?);
-    beats.watch();
+    beats.watch(&facts);
     let joined = mailbox.clone();
     // One process tells all workers, so only the first one needs to.
     input.watch(Box::new(move |partition| joined.tell(Message::Joined(partition))));
@@ -213,17 +217,19 @@ fn http_state(
     beats: &Arc<Heartbeats>,
     facts: &Arc<KeeperFacts>,
 ) -> Result<Arc<http::State>, Failure> {
+    let refusals = Refusals::default();
     let health = Health {
         beats: Arc::clone(beats),
         keeper: Arc::clone(facts),
         shelf: Arc::clone(shelf),
         input: Arc::clone(&opened.input),
+        refusals: refusals.clone(),
         generation: opened.plan.identity.generation,
     };
     let token = settings.http.token_file.as_deref().map(token::read).transpose()?;
     let asked = http::Asked {
         queries: Arc::clone(shelf) as _,
-        ingest: opened.input.door(),
+        ingest: Arc::new(Door { log: opened.input.door(), refusals }),
         check: Arc::new(JsonCheck),
         status: Arc::new(health),
         token_sha256: token.map(|token| Sha256::digest(token).into()),
@@ -235,7 +241,7 @@ fn http_state(
 fn limits(settings: &HttpSettings) -> http::Limits {
     let limits = &settings.limits;
     http::Limits {
-        connections: limits.connections.get(),
+        connections: descriptors::for_connections(limits.connections.get()),
         connections_per_address: limits.connections_per_address.get(),
         head_bytes: limits.header_bytes.get(),
         head_timeout: Duration::from_millis(limits.header_read_ms),

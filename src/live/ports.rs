@@ -65,6 +65,15 @@ pub fn sink_reach(settings: &Settings) -> Reach {
     }
 }
 
+/// What people call the rows' sink.
+pub fn sink_name(settings: &Settings) -> &'static str {
+    match settings.sink {
+        SinkKind::Store => "the store",
+        SinkKind::None => "nobody",
+        SinkKind::Cassandra => "Cassandra",
+    }
+}
+
 /// Where the dead letters' sink is.
 pub fn letters_reach(settings: &Settings) -> Reach {
     match settings.source.kind {

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod cluster;
 pub mod stage;
+pub mod tmpfs;
 pub mod traffic;
 pub mod truth;
 

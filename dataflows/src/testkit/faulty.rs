@@ -1,11 +1,17 @@
 //! A seeded wrapper that makes a store or sink fail as real ones do.
 
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    ops::ControlFlow,
+};
 
 use super::SplitMix64;
 use crate::{
     letter::DeadLetter,
-    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
+    port::{
+        CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, PartitionReader, Reached, Record,
+        SinkError, SourceError, StoreError, Version,
+    },
 };
 
 /// How many of the last calls a failing test prints: enough to see what led up to it, and a bound for long runs.
@@ -31,9 +37,11 @@ pub enum Fault {
 #[error("injected fault {0:?}")]
 pub struct Injected(pub Fault);
 
-/// A store or sink that fails by a schedule drawn from its seed: half of the calls go through.
+/// A store, sink or partition that fails by a schedule drawn from its seed: half of the calls go through.
 ///
-/// Reads are never done and failed at once: they are answered or not. When a test panics, the seed and the
+/// Reads of a store are never done and failed at once: they are answered or not. A partition gives less than there is
+/// (`Torn`), all of it with no word of an end (`DoneButFailed`), or nothing for now (`Lost`); or it breaks off, for good
+/// (`Refused`). When a test panics, the seed and the
 /// schedule of the last calls are printed.
 pub struct Faulty<S> {
     inner: S,
@@ -176,6 +184,71 @@ impl<S: CheckpointStore> CheckpointStore for Faulty<S> {
 
     fn retain(&mut self, versions: &[Version], parts: &[String]) -> Result<(), StoreError> {
         self.through("retain", store_error, |inner| inner.retain(versions, parts))
+    }
+}
+
+/// Of the records that a torn read gives, at the most.
+const TORN_RECORDS_MAX: u64 = 8;
+
+impl<R: PartitionReader> PartitionReader for Faulty<R> {
+    fn partition(&self) -> PartitionId {
+        self.inner.partition()
+    }
+
+    fn next_offset(&self) -> u64 {
+        self.inner.next_offset()
+    }
+
+    fn keeps_tail(&self) -> bool {
+        self.inner.keeps_tail()
+    }
+
+    fn read(&mut self, visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError> {
+        match self.draw("read") {
+            Fault::None => self.inner.read(visit),
+            Fault::DoneButFailed => self.inner.read(visit).map(|reached| match reached {
+                Reached::End => Reached::Waiting,
+                // Not for ever, since it is asked again.
+                Reached::Finished => Reached::More,
+                more => more,
+            }),
+            Fault::Torn => {
+                let mut left = self.dice.below(TORN_RECORDS_MAX) + 1;
+                self.inner.read(&mut |record| {
+                    left -= 1;
+                    let flow = visit(record);
+                    if left == 0 { ControlFlow::Break(()) } else { flow }
+                })
+            }
+            Fault::Lost => Ok(Reached::Waiting),
+            fault @ Fault::Refused => {
+                Err(SourceError::Unreadable { partition: self.partition(), cause: Box::new(Injected(fault)) })
+            }
+        }
+    }
+}
+
+/// A partition that is slow, stingy and silent by turns, and never breaks off.
+pub struct Unsteady<R>(pub Faulty<R>);
+
+impl<R: PartitionReader> PartitionReader for Unsteady<R> {
+    fn partition(&self) -> PartitionId {
+        self.0.partition()
+    }
+
+    fn next_offset(&self) -> u64 {
+        self.0.next_offset()
+    }
+
+    fn keeps_tail(&self) -> bool {
+        self.0.keeps_tail()
+    }
+
+    fn read(&mut self, visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError> {
+        match self.0.read(visit) {
+            Err(SourceError::Unreadable { cause, .. }) if cause.is::<Injected>() => Ok(Reached::Waiting),
+            read => read,
+        }
     }
 }
 

@@ -11,6 +11,6 @@ mod retrying;
 pub mod sink_contract;
 mod split_mix;
 
-pub use faulty::{Fault, Faulty, Injected};
+pub use faulty::{Fault, Faulty, Injected, Unsteady};
 pub use retrying::Retrying;
 pub use split_mix::SplitMix64;

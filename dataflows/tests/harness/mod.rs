@@ -31,6 +31,7 @@ use dataflows::{
     rules::Rules,
     table::CountTable,
     tally::{TakeAll, WorkerCut},
+    testkit::{Faulty, Unsteady},
     time::{END_OF_TIME, EventTime, Minute},
 };
 use timely::communication::WorkerGuards;
@@ -113,6 +114,8 @@ pub enum Event {
     End(Vec<CountRow>),
     Outcome(Outcome),
     Answer(u64, Answer),
+    /// A partition can't be read on: this incarnation is over.
+    BrokeOff,
 }
 
 /// One incarnation of a live job.
@@ -126,6 +129,8 @@ pub struct Live {
     rules: Rules,
     /// As of the last checkpoint.
     state: RefCell<PartState>,
+    /// By what was told last.
+    is_full: Cell<bool>,
 }
 
 pub struct Setup {
@@ -138,26 +143,54 @@ pub struct Setup {
     pub write_from: EventTime,
     /// Cells that a worker may hold back for the sink.
     pub unwritten_max: usize,
+    /// What reading is like.
+    pub reading: Reading,
+}
+
+/// What the partitions are like to read.
+#[derive(Copy, Clone, Debug)]
+pub enum Reading {
+    /// They give what there is.
+    Steady,
+    /// By this seed less than there is, or nothing.
+    Unsteady(u64),
+    /// The same, and in the end each breaks off.
+    BreaksOff(u64),
 }
 
 impl Setup {
     /// With a sink that has no rows and takes any number.
     pub fn new(rules: Rules, log: &Log, workers: usize, batch: usize, start: Arc<Start>) -> Self {
-        Self { rules, log: Arc::clone(log), workers, batch, start, write_from: 0, unwritten_max: usize::MAX }
+        Self {
+            rules,
+            log: Arc::clone(log),
+            workers,
+            batch,
+            start,
+            write_from: 0,
+            unwritten_max: usize::MAX,
+            reading: Reading::Steady,
+        }
     }
 }
 
 fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>) -> Job<PlainJson> {
     let (log, batch) = (Arc::clone(&setup.log), setup.batch);
-    let open = move |partition: usize, next: usize| {
-        let log = Arc::clone(&log);
-        Box::new(MemoryReader { log, partition, next, batch, at_end }) as Box<dyn PartitionReader>
+    let reading = setup.reading;
+    let open = move |partition: usize, next: usize| -> Box<dyn PartitionReader> {
+        let reader = MemoryReader { log: Arc::clone(&log), partition, next, batch, at_end };
+        let of = |seed: u64| seed.wrapping_add(partition as u64);
+        match reading {
+            Reading::Steady => Box::new(reader),
+            Reading::Unsteady(seed) => Box::new(Unsteady(Faulty::new(reader, of(seed)))),
+            Reading::BreaksOff(seed) => Box::new(Faulty::new(reader, of(seed))),
+        }
     };
     let known = setup.start.partitions.0.iter().map(|(partition, at)| (partition.0 as usize, at.next_offset as usize));
     let ours = known.filter(|(partition, _)| partition % setup.workers == index);
     let readers: Vec<_> = ours.map(|(partition, next)| open(partition, next)).collect();
     let sender = || send.clone();
-    let (cuts, all, outcomes, told) = (sender(), sender(), sender(), sender());
+    let (cuts, all, outcomes, told, failed) = (sender(), sender(), sender(), sender(), sender());
     Job {
         decode: PlainJson,
         rules: setup.rules,
@@ -167,7 +200,10 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         join: Box::new(move |partition| (index == 0).then(|| Ok(open(partition.0 as usize, 0)))),
         ended: Ended::ForGood,
         timer: Rc::new(LookTimer::default()),
-        on_error: Box::new(|error| panic!("{error}")),
+        on_error: Box::new(move |error| match reading {
+            Reading::BreaksOff(_) => drop(failed.send(Event::BrokeOff)),
+            Reading::Steady | Reading::Unsteady(_) => panic!("{error}"),
+        }),
         on_quiet: None,
         write_from: setup.write_from,
         unwritten_max: setup.unwritten_max,
@@ -248,11 +284,27 @@ impl Live {
             }
         })
         .expect("workers start");
-        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state }
+        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state, is_full: Cell::new(false) }
     }
 
     pub fn next(&self) -> Event {
-        self.events.recv_timeout(Duration::from_secs(60)).expect("some operator holds a capability")
+        let event = self.events.recv_timeout(Duration::from_secs(60)).expect("some operator holds a capability");
+        self.heed(&event);
+        event
+    }
+
+    /// Whether too much waits for the sink.
+    pub fn is_full(&self) -> bool {
+        self.is_full.get()
+    }
+
+    /// Notes what an event says of that.
+    pub fn heed(&self, event: &Event) {
+        match event {
+            Event::Outcome(Outcome::Full) => self.is_full.set(true),
+            Event::Outcome(Outcome::Room) => self.is_full.set(false),
+            _ => {}
+        }
     }
 
     /// Takes a checkpoint; `None` where nothing had changed.
@@ -281,6 +333,8 @@ impl Live {
                 Event::Outcome(Outcome::Settled { number }) => {
                     return Some((self.resume_from(number, &cuts), cuts));
                 }
+                // What it has is as good as ever, and the frontier stays.
+                Event::BrokeOff => {}
                 Event::Outcome(_) | Event::Told(_) | Event::Answer(..) | Event::End(_) => {}
             }
         }

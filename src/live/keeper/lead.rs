@@ -101,7 +101,7 @@ impl Lead {
                 Some(Word::Outcome(Outcome::Unchanged)) => under_way = None,
                 Some(Word::Outcome(Outcome::Full)) => begin = under_way.is_none(),
                 Some(Word::Outcome(Outcome::Stop)) => keeper.stopped.notify_one(),
-                Some(Word::Outcome(Outcome::End)) => {}
+                Some(Word::Outcome(Outcome::Room | Outcome::End)) => {}
             }
             if begin {
                 under_way = Some(UnderWay::default());

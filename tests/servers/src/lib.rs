@@ -2,20 +2,22 @@
 //!
 //! Most tests use the one server that `scripts/test` has started, under names of their own ([`shared_kafka`],
 //! [`shared_cassandra`]). A test that kills or freezes a server has one to itself ([`Kafka`], [`Cassandra`]), which takes some
-//! seconds to start and a gigabyte of memory; an [`S3`] is small, so each test has its own. What goes in and out by a third
-//! hand goes through [`tool`] and [`python`].
+//! seconds to start and a gigabyte of memory; an [`S3`] is small, so each test has its own. A [`Proxy`] before one of them is a bad
+//! network. What goes in and out by a third hand goes through [`tool`] and [`python`].
 //!
 //! Everything here panics with what was run and what it said: a server that is not there is a failed test.
 
 mod command;
+mod proxy;
 mod s3;
 mod wire;
 
-use std::{path::Path, process};
+use std::{fs, path::Path, process};
 
 use tempfile::TempDir;
 
 pub use command::{python, python_each, tool};
+pub use proxy::{Harm, Proxy};
 pub use s3::S3;
 pub use wire::{Answers, Wire};
 
@@ -124,6 +126,19 @@ macro_rules! server {
 
 server!(Kafka, "kafka");
 server!(Cassandra, "cassandra");
+
+impl Kafka {
+    /// One that has a second address, which clients are told to be the proxy's; and is behind that.
+    #[track_caller]
+    pub fn start_behind(proxy: &Proxy) -> Self {
+        let (_, port) = proxy.address().split_once(':').expect("an address has a port");
+        let kafka = Self(Server::start("kafka", &["--proxy", port]));
+        let notes = fs::read_to_string(kafka.folder().join("kafka.env")).expect("a server that was started has notes");
+        let port = notes.lines().find_map(|line| line.strip_prefix("proxied_port="));
+        proxy.pass_on_to(&format!("127.0.0.1:{}", port.expect("it was asked for")));
+        kafka
+    }
+}
 
 impl Cassandra {
     /// One that wants the user `cassandra` with the password `cassandra`.
