@@ -220,6 +220,7 @@ impl Scene {
             checkpoints_reach: Reach::Disk,
             sink: Some(Box::new(Noted(self.sink.clone(), self.journal.clone()))),
             sink_reach: Reach::Disk,
+            sink_name: "the store",
             process: 0,
             generation: GENERATION,
             published: self.published.clone(),
