@@ -14,7 +14,8 @@ use crate::{
     letter::{DeadLetter, LETTER_BYTES_MAX},
     parcel::{Account, Naming, Parcel, Row},
     port::{Decode, PartitionId, Record, Tail},
-    rules::Rules,
+    rules::{Quiet, Rules},
+    ruling::{Ruled, Rulings},
     series::SeriesTable,
     time::{EventTime, Minute, floor_to},
 };
@@ -50,6 +51,7 @@ pub struct Lane<D> {
     open: Vec<Parcel>,
     account: Account,
     keeps_tail: bool,
+    rulings: Rulings,
     closed: VecDeque<(EventTime, Parcel)>,
     over: bool,
 }
@@ -64,7 +66,7 @@ pub enum Ended {
 }
 
 /// Where and how a lane starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaneStart {
     /// Which partition.
     pub partition: PartitionId,
@@ -76,6 +78,8 @@ pub struct LaneStart {
     pub time: EventTime,
     /// Whether accounts say what the last record was.
     pub keeps_tail: bool,
+    /// What was ruled of its records when they were read before.
+    pub rulings: Rulings,
 }
 
 impl<D: Decode> Lane<D> {
@@ -108,6 +112,7 @@ impl<D: Decode> Lane<D> {
             open: (0..peers).map(|to| Parcel::new(to as u32, start.partition, 0)).collect(),
             account,
             keeps_tail: start.keeps_tail,
+            rulings: start.rulings,
             closed: VecDeque::new(),
             over: false,
         }
@@ -202,7 +207,12 @@ impl<D: Decode> Lane<D> {
     }
 
     fn place(&mut self, record: Record<'_>, event: &Event<'_>) {
-        let late = self.clock.is_late(event.event_time, self.rules.lateness_ms);
+        let ruled = self.rulings.at(record.offset);
+        let late_by_clock = self.clock.is_late(event.event_time, self.rules.lateness_ms);
+        let late =
+            late_by_clock || self.is_behind(event.event_time) || ruled.is_some_and(|ruled| ruled != Ruled::Counted);
+        let behind = late && self.clock.is_behind(event.event_time, self.rules.lateness_ms);
+        let forgotten = self.forgotten();
         if !late {
             self.clock.observe(&event.event_id, event.event_time, &self.rules);
         }
@@ -210,11 +220,20 @@ impl<D: Decode> Lane<D> {
         let clock = self.clock.time().unwrap_or(0);
         let step_ms = if self.in_step < STEP_RECORDS { self.step_ms } else { self.rules.tick_ms };
         self.advance_to(floor_to(clock, step_ms), record.offset);
-        let judging = self.clock.judging().unwrap_or(0);
+        let by_clock = dedup::first_remembered(self.clock.judging().unwrap_or(0), self.rules.remember_ms);
+        let first_remembered = match ruled {
+            Some(Ruled::Late | Ruled::Counted) => Minute(u32::MAX),
+            Some(Ruled::Repeat) => by_clock,
+            None => by_clock.max(forgotten),
+        };
         let (series, new) = self.names.intern(&event.video_id, &event.event_type);
         let owner = self.names.name(series).group.owner(self.peers);
-        let late_letter = late.then(|| self.letter(record, self.late_reason(event.event_time)));
+        let reason = if behind { Reason::Behind } else { Reason::Late };
+        let late_letter = late.then(|| self.letter(record, reason));
         let parcel = &mut self.open[owner];
+        if behind || by_clock < first_remembered {
+            parcel.to_rule.push((parcel.rows.len() as u32, record.offset));
+        }
         if new {
             let (video_id, event_type) = (event.video_id.to_string(), event.event_type.to_string());
             parcel.names.push(Naming { number: series, video_id, event_type });
@@ -223,7 +242,7 @@ impl<D: Decode> Lane<D> {
             id: self.key.identify(&event.video_id, &event.event_id),
             series,
             minute: Minute::of(event.event_time),
-            first_remembered: dedup::first_remembered(judging, self.rules.remember_ms),
+            first_remembered,
             late,
         });
         parcel.late.extend(late_letter);
@@ -232,8 +251,19 @@ impl<D: Decode> Lane<D> {
         }
     }
 
-    fn late_reason(&self, event_time: EventTime) -> Reason {
-        if self.clock.is_behind(event_time, self.rules.lateness_ms) { Reason::Behind } else { Reason::Late }
+    /// Whether an event is behind the watermark. It is never greater than the time given up to, less the lateness; and
+    /// what is not behind that counts in no window that is final by the time it travels at.
+    fn is_behind(&self, event_time: EventTime) -> bool {
+        self.rules.quiet == Quiet::Release && event_time.saturating_add(self.rules.lateness_ms) < self.time
+    }
+
+    /// The first window that is remembered, whatever the partition's clock says. An event that is not behind moves the
+    /// clock to the watermark at the least, if it is within its reach.
+    fn forgotten(&self) -> Minute {
+        match self.rules.quiet {
+            Quiet::Hold => Minute(0),
+            Quiet::Release => dedup::first_remembered_at(self.time, &self.rules),
+        }
     }
 
     /// Closes the present step before the record at `offset` (already in the account) if the time moves.
@@ -340,8 +370,7 @@ mod tests {
     }
 
     fn lane(time: EventTime) -> Lane<Plain> {
-        let start =
-            LaneStart { partition: PartitionId(0), next_offset: 0, clock: Clock::default(), time, keeps_tail: false };
+        let start = LaneStart { partition: PartitionId(0), time, ..LaneStart::default() };
         Lane::new(Plain, Rules::default(), IdKey([1, 2]), start, 0, 1)
     }
 

@@ -3,6 +3,8 @@
 // Each test binary uses its own share of this.
 #![allow(dead_code)]
 
+pub mod drafts;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -10,7 +12,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     time::Duration,
@@ -37,6 +39,33 @@ use timely::communication::WorkerGuards;
 pub type Counts = BTreeMap<(String, String, EventTime), u64>;
 pub type Log = Arc<Vec<Vec<oracle::Record>>>;
 
+/// How many records of each partition have been appended by now.
+#[derive(Clone, Debug)]
+pub struct Appended(Arc<Vec<AtomicUsize>>);
+
+impl Appended {
+    /// All of them.
+    pub fn all(log: &Log) -> Self {
+        Self(Arc::new(log.iter().map(|records| AtomicUsize::new(records.len())).collect()))
+    }
+
+    /// None yet.
+    pub fn none(log: &Log) -> Self {
+        Self(Arc::new(log.iter().map(|_| AtomicUsize::new(0)).collect()))
+    }
+
+    /// Appends so many more to a partition, if it has them.
+    pub fn append(&self, log: &Log, partition: usize, records: usize) {
+        let end = self.0[partition].load(Ordering::SeqCst).saturating_add(records).min(log[partition].len());
+        self.0[partition].store(end, Ordering::SeqCst);
+    }
+
+    /// The ends by now.
+    pub fn ends(&self) -> Vec<u64> {
+        self.0.iter().map(|end| end.load(Ordering::SeqCst) as u64).collect()
+    }
+}
+
 /// A decoder for tests: no more than what the generated records need.
 #[derive(Clone)]
 pub struct PlainJson;
@@ -58,6 +87,7 @@ impl Decode for PlainJson {
 
 struct MemoryReader {
     log: Log,
+    appended: Appended,
     partition: usize,
     next: usize,
     batch: usize,
@@ -75,6 +105,7 @@ impl PartitionReader for MemoryReader {
 
     fn read(&mut self, visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError> {
         let records = &self.log[self.partition];
+        let records = &records[..self.appended.0[self.partition].load(Ordering::SeqCst)];
         for _ in 0..self.batch {
             let Some(record) = records.get(self.next) else { return Ok(self.at_end) };
             let offset = self.next as u64;
@@ -95,13 +126,19 @@ impl PartitionReader for MemoryReader {
 }
 
 /// A millisecond passes whenever somebody looks.
-#[derive(Default)]
-struct LookTimer(Cell<u64>);
+struct LookTimer {
+    looks: Cell<u64>,
+    is_present: bool,
+}
 
 impl Timer for LookTimer {
     fn monotonic_ms(&self) -> u64 {
-        self.0.set(self.0.get() + 1);
-        self.0.get()
+        self.looks.set(self.looks.get() + 1);
+        self.looks.get()
+    }
+
+    fn is_wall_clock_within(&self, _: EventTime, _: u64) -> bool {
+        self.is_present
     }
 }
 
@@ -129,6 +166,9 @@ pub struct Live {
 pub struct Setup {
     pub rules: Rules,
     pub log: Log,
+    pub appended: Appended,
+    /// Whether the events are of the present by the wall clock.
+    pub is_present: bool,
     pub workers: usize,
     pub batch: usize,
     pub start: Arc<Start>,
@@ -141,15 +181,25 @@ pub struct Setup {
 impl Setup {
     /// With a sink that has no rows and takes any number.
     pub fn new(rules: Rules, log: &Log, workers: usize, batch: usize, start: Arc<Start>) -> Self {
-        Self { rules, log: Arc::clone(log), workers, batch, start, write_from: 0, unwritten_max: usize::MAX }
+        Self {
+            rules,
+            log: Arc::clone(log),
+            appended: Appended::all(log),
+            is_present: false,
+            workers,
+            batch,
+            start,
+            write_from: 0,
+            unwritten_max: usize::MAX,
+        }
     }
 }
 
 fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>) -> Job<PlainJson> {
-    let (log, batch) = (Arc::clone(&setup.log), setup.batch);
+    let (log, appended, batch) = (Arc::clone(&setup.log), setup.appended.clone(), setup.batch);
     let open = move |partition: usize, next: usize| {
-        let log = Arc::clone(&log);
-        Box::new(MemoryReader { log, partition, next, batch, at_end }) as Box<dyn PartitionReader>
+        let (log, appended) = (Arc::clone(&log), appended.clone());
+        Box::new(MemoryReader { log, appended, partition, next, batch, at_end }) as Box<dyn PartitionReader>
     };
     let known = setup.start.partitions.0.iter().map(|(partition, at)| (partition.0 as usize, at.next_offset as usize));
     let ours = known.filter(|(partition, _)| partition % setup.workers == index);
@@ -164,7 +214,7 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         readers,
         join: Box::new(move |partition| (index == 0).then(|| Ok(open(partition.0 as usize, 0)))),
         ended: Ended::ForGood,
-        timer: Rc::new(LookTimer::default()),
+        timer: Rc::new(LookTimer { looks: Cell::new(0), is_present: setup.is_present }),
         on_error: Box::new(|error| panic!("{error}")),
         on_quiet: None,
         write_from: setup.write_from,
@@ -292,7 +342,7 @@ impl Live {
         let mut state = fold.finish();
         let (frontier, partitions) = (cuts[0].frontier, cuts[0].partitions.clone());
         if number.is_multiple_of(2) {
-            state.forget(partitions.first_remembered(&self.rules));
+            state.forget(partitions.first_remembered(frontier, &self.rules));
         }
         let counted: u64 = partitions.0.values().map(|at| at.ledger.counted).sum();
         assert_eq!(counted, state.counted(), "the counted events are the sum over all windows, at every frontier");
