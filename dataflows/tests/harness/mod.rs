@@ -161,6 +161,8 @@ pub struct Live {
     rules: Rules,
     /// As of the last checkpoint.
     state: RefCell<PartState>,
+    /// The newest announcement.
+    latest: RefCell<Option<Announcement>>,
 }
 
 pub struct Setup {
@@ -294,11 +296,22 @@ impl Live {
             }
         })
         .expect("workers start");
-        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state }
+        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state, latest: RefCell::default() }
     }
 
     pub fn next(&self) -> Event {
-        self.events.recv_timeout(Duration::from_secs(60)).expect("some operator holds a capability")
+        let event = self.events.recv_timeout(Duration::from_secs(60)).expect("some operator holds a capability");
+        if let Event::Told(announcement) = &event {
+            let before = self.latest.replace(Some(announcement.clone()));
+            let watermark = before.map_or(0, |before| before.watermark);
+            assert!(watermark <= announcement.watermark, "the watermark went back from {watermark}: {announcement:?}");
+        }
+        event
+    }
+
+    /// The newest announcement that was looked at, if any was.
+    pub fn latest(&self) -> Option<Announcement> {
+        self.latest.borrow().clone()
     }
 
     /// Takes a checkpoint; `None` where nothing had changed.
