@@ -413,6 +413,8 @@ fn lines(table: &Table) -> String {
 
 #[cfg(test)]
 mod tests {
+    use connectors::embedded::checkpoints::CheckpointDir;
+
     use super::*;
 
     #[test]

@@ -640,6 +640,7 @@ mod tests {
             max_jump_ms: 3_600_000,
             tick_ms: 100,
             alignment_ms: 120_000,
+            quiet: Quiet::Hold,
         };
         assert_eq!(settings.time, time);
         assert_eq!(settings.index, IndexSettings { hot_ms: 172_800_000, as_of_ms: 900_000 });
