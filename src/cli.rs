@@ -11,9 +11,15 @@ use clap::{
     builder::{TypedValueParser as _, styling::Styles},
 };
 use clap_complete::Shell;
-use dataflows::time::{EVENT_TIME_MAX, EventTime};
+use dataflows::{
+    port::Version,
+    time::{EVENT_TIME_MAX, EventTime},
+};
 
-use crate::{config::Overrides, produce::args::ProduceArgs};
+use crate::{
+    config::{Overrides, parse_duration_ms},
+    produce::args::{ProduceArgs, To},
+};
 
 /// Where `run` serves unless told otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:7070";
@@ -75,6 +81,8 @@ pub enum Command {
     Query(QueryArgs),
     /// Recompute counts from history, bounded, at full speed
     Replay(ReplayArgs),
+    /// Count the log anew up to a checkpoint and compare with what is served; exit 1 where that differs
+    Audit(AuditArgs),
     /// Look at the stored checkpoints
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
@@ -106,11 +114,17 @@ impl Command {
                 listen: args.listen.clone(),
             },
             Command::Replay(args) => Overrides { workers: args.workers, ..Overrides::default() },
+            Command::Audit(args) => Overrides {
+                workers: args.workers,
+                data_dir: args.data_dir.data_dir.clone(),
+                listen: args.listen.clone(),
+            },
             Command::Checkpoint(CheckpointCommand::List { data_dir })
             | Command::Checkpoint(CheckpointCommand::Show { data_dir, .. })
             | Command::Checkpoint(CheckpointCommand::Verify { data_dir, .. })
             | Command::DeadLetters(DeadLettersCommand::List { data_dir, .. })
-            | Command::DeadLetters(DeadLettersCommand::Count { data_dir }) => {
+            | Command::DeadLetters(DeadLettersCommand::Count { data_dir })
+            | Command::DeadLetters(DeadLettersCommand::Replay(ResendArgs { data_dir, .. })) => {
                 Overrides { data_dir: data_dir.data_dir.clone(), ..Overrides::default() }
             }
             Command::Produce(_) | Command::Query(_) | Command::Config(_) | Command::Completions { .. } => {
@@ -361,6 +375,32 @@ fn not_in_this_build(scheme: &str, planned: &[&str], available: &str) -> String 
     format!("{scheme}: {why}; available are {available}")
 }
 
+#[derive(Clone, Debug, Args)]
+pub struct AuditArgs {
+    /// Which checkpoint, as `checkpoint list` names it [default: the newest good one]
+    #[arg(long, value_name = "GENERATION-NUMBER", value_parser = parse_version)]
+    pub checkpoint: Option<Version>,
+    /// Write what is right where rows differ; not while a job runs on the folder
+    #[arg(long)]
+    pub apply: bool,
+    /// Where a process that runs on the folder serves [config: http.listen]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Worker threads [config: workers]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<u32>,
+    #[command(flatten)]
+    pub data_dir: DataDir,
+}
+
+/// A checkpoint's name.
+fn parse_version(text: &str) -> Result<Version, String> {
+    let numbers =
+        text.split_once('-').and_then(|(generation, number)| Some((generation.parse().ok()?, number.parse().ok()?)));
+    let (generation, number) = numbers.ok_or("it is a generation, a hyphen and a number, such as 3-17")?;
+    Ok(Version { generation, number })
+}
+
 #[derive(Debug, Subcommand)]
 pub enum CheckpointCommand {
     /// All of them, newest first
@@ -402,6 +442,32 @@ pub enum DeadLettersCommand {
         #[command(flatten)]
         data_dir: DataDir,
     },
+    /// Send mended ones through again, as new records; what is no event yet, and what was late, is not sent
+    Replay(ResendArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ResendArgs {
+    /// Letters to send, one JSON object a line as `list` prints them ("-": stdin) [default: those that are published]
+    #[arg(value_name = "FILE", required_unless_present = "reason")]
+    pub file: Option<PathBuf>,
+    /// Only these
+    #[arg(long)]
+    pub reason: Option<LetterReason>,
+    /// Where they go: "http": a running tidemark, "log": the log of one that isn't running, or "kafka"
+    /// [default: kafka if the source is, otherwise http]
+    #[arg(long, value_name = "http|log|kafka")]
+    pub to: Option<To>,
+    #[command(flatten)]
+    pub server: Server,
+    /// Give up (exit 69) when nothing was taken for this long
+    #[arg(long = "give-up-after", value_name = "DURATION", default_value = "60s", value_parser = parse_duration_ms)]
+    pub give_up_after_ms: u64,
+    /// Say how many would be sent, and send none
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub data_dir: DataDir,
 }
 
 /// Why a record was not counted.

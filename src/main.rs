@@ -26,6 +26,7 @@ mod live;
 mod logging;
 mod produce;
 mod progress;
+mod recount;
 mod service;
 mod supervise;
 mod token;
@@ -56,6 +57,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Produce(args) => produce::run(&settings()?, args),
         Command::Query(args) => commands::query::run(args),
         Command::Replay(args) => commands::replay::run(settings()?, args),
+        Command::Audit(args) => commands::audit::run(settings()?, args),
         Command::Checkpoint(command) => commands::checkpoint::run(settings()?, command),
         Command::DeadLetters(command) => commands::dead_letters::run(settings()?, command),
         Command::Config(command) => commands::config::run(&cli.global, command),

@@ -20,7 +20,7 @@ use crate::{
     ledger::Ledger,
     parcel::Account,
     port::{PartitionId, Tail},
-    rules::Rules,
+    rules::{Quiet, Rules},
     time::{END_OF_TIME, EventTime, Minute},
 };
 
@@ -113,24 +113,42 @@ impl Partitions {
         open.map(|(partition, state)| (*partition, state.clock.judging())).min_by_key(|(_, clock)| *clock)
     }
 
-    /// What is final: the least clock less the lateness. 0 before each partition has a clock.
-    pub fn watermark(&self, rules: &Rules) -> EventTime {
-        match self.slowest() {
-            None => END_OF_TIME,
+    /// What is final at a frontier: the least clock less the lateness, 0 before each partition has a clock. Where quiet
+    /// partitions hold nobody back, at least the frontier less the lateness.
+    pub fn watermark(&self, frontier: EventTime, rules: &Rules) -> EventTime {
+        let held = match self.slowest() {
+            None => return END_OF_TIME,
             Some((_, clock)) => clock.unwrap_or(0).saturating_sub(rules.lateness_ms),
+        };
+        match rules.quiet {
+            Quiet::Hold => held,
+            Quiet::Release => held.max(frontier.saturating_sub(rules.lateness_ms)),
         }
     }
 
-    /// The first window that any partition may still remember.
-    pub fn first_remembered(&self, rules: &Rules) -> Minute {
-        match self.slowest() {
-            None => Minute(u32::MAX),
+    /// The first window that any partition may still remember at a frontier.
+    pub fn first_remembered(&self, frontier: EventTime, rules: &Rules) -> Minute {
+        let held = match self.slowest() {
+            None => return Minute(u32::MAX),
             Some((_, clock)) => dedup::first_remembered(clock.unwrap_or(0), rules.remember_ms),
+        };
+        match rules.quiet {
+            Quiet::Hold => held,
+            Quiet::Release => held.max(dedup::first_remembered_at(frontier, rules)),
         }
     }
 
-    /// What to tell the outside.
-    pub fn announcement(&self, frontier: EventTime, rules: &Rules) -> Announcement {
+    /// Makes what is final by a watermark stay so: no partition counts what is behind it, whatever its clock.
+    pub fn raise_floors(&mut self, watermark: EventTime, rules: &Rules) {
+        let floor = watermark.saturating_add(rules.lateness_ms);
+        for state in self.0.values_mut().filter(|state| !state.ended && state.clock.judging() < Some(floor)) {
+            state.clock = std::mem::take(&mut state.clock).with_floor(Some(floor));
+        }
+    }
+
+    /// What to tell the outside at a frontier. `durable` is the watermark of the newest checkpoint: where quiet partitions
+    /// hold nobody back, a restart judges anew what is behind it, so nothing more is called final.
+    pub fn announcement(&self, frontier: EventTime, durable: EventTime, rules: &Rules) -> Announcement {
         let at = |(partition, state): (&PartitionId, &PartitionState)| PartitionAt {
             partition: *partition,
             next_offset: state.next_offset,
@@ -140,8 +158,11 @@ impl Partitions {
         };
         Announcement {
             frontier,
-            watermark: self.watermark(rules),
-            held_by: self.slowest().map(|(partition, _)| partition),
+            watermark: match rules.quiet {
+                Quiet::Hold => self.watermark(frontier, rules),
+                Quiet::Release => durable,
+            },
+            held_by: self.slowest().map(|(partition, _)| partition).filter(|_| rules.quiet == Quiet::Hold),
             partitions: self.0.iter().map(at).collect(),
         }
     }
@@ -170,7 +191,7 @@ pub struct Announcement {
     /// What is final: windows whose end is at or before it. 0 where some partition has no clock yet,
     /// [`crate::time::END_OF_TIME`] where all have ended.
     pub watermark: EventTime,
-    /// Who holds the watermark back: the partition with the least clock.
+    /// Who holds the watermark back: the partition with the least clock, if any does.
     pub held_by: Option<PartitionId>,
     /// Every partition, by number.
     pub partitions: Vec<PartitionAt>,
@@ -248,7 +269,7 @@ pub fn announce<'scope>(news: StreamVec<'scope, EventTime, News>, hub: &Hub, rul
     let arrived = Exchange::new(|(to, _): &(u64, News)| *to);
     let mut stash: BTreeMap<EventTime, Vec<News>> = BTreeMap::new();
     let resumed = hub.with(|shared| shared.facts.clone());
-    tell(resumed.partitions.announcement(resumed.frontier, &rules));
+    tell(resumed.partitions.announcement(resumed.frontier, resumed.watermark, &rules));
     to_all.sink(arrived, "Announce", move |(input, frontier)| {
         input.for_each(|capability, batch| {
             let time = *capability.least().expect("news travel at a time");
@@ -263,7 +284,9 @@ pub fn announce<'scope>(news: StreamVec<'scope, EventTime, News>, hub: &Hub, rul
                 shared.facts.partitions.apply(step.remove());
             }
             shared.facts.frontier = complete;
-            Some((shared.facts.partitions.announcement(complete, &rules), shared.gate != Gate::Open))
+            let announcement = shared.facts.partitions.announcement(complete, shared.durable.watermark, &rules);
+            shared.facts.watermark = announcement.watermark;
+            Some((announcement, shared.gate != Gate::Open))
         });
         if let Some((announcement, cut_waits)) = told {
             tell(announcement);
@@ -304,10 +327,32 @@ mod tests {
     #[test]
     fn the_watermark_is_the_least_clock_less_the_lateness_once_each_has_one() {
         let rules = Rules::default();
-        let watermark = |clocks: &[_]| partitions(clocks).watermark(&rules);
+        let watermark = |clocks: &[_]| partitions(clocks).watermark(2_000_000, &rules);
         assert_eq!(watermark(&[(Some(900_000), false), (Some(700_000), false)]), 100_000);
         assert_eq!(watermark(&[(Some(900_000), false), (None, false)]), 0);
         assert_eq!(watermark(&[(Some(900_000), false), (Some(700_000), true)]), 300_000);
         assert_eq!(watermark(&[(Some(900_000), true), (None, true)]), END_OF_TIME);
+        let rules = Rules { quiet: Quiet::Release, ..rules };
+        let released = |clocks: &[_]| partitions(clocks).watermark(1_000_000, &rules);
+        assert_eq!(released(&[(Some(900_000), false), (None, false)]), 400_000, "quiet ones hold nobody back");
+        assert_eq!(released(&[(Some(1_000_050), false)]), 400_050, "nor does the step of the frontier");
+    }
+
+    #[test]
+    fn nothing_is_announced_final_before_a_checkpoint_has_what_makes_it_so() {
+        let rules = Rules { quiet: Quiet::Release, ..Rules::default() };
+        let all = partitions(&[(Some(1_000_000), false), (Some(2_000_000), false)]);
+        assert_eq!(all.announcement(1_000_000, 200_000, &rules).watermark, 200_000);
+        assert_eq!(all.announcement(1_000_000, 200_000, &Rules::default()).watermark, 400_000);
+    }
+
+    #[test]
+    fn what_was_final_stays_so_when_quiet_partitions_hold_it_from_now_on() {
+        let rules = Rules::default();
+        let mut all = partitions(&[(Some(900_000), false), (None, false), (Some(2_000_000), false)]);
+        all.raise_floors(400_000, &rules);
+        assert_eq!(all.watermark(0, &rules), 400_000);
+        let floors: Vec<_> = all.0.values().map(|state| state.clock.floor()).collect();
+        assert_eq!(floors, [Some(1_000_000), Some(1_000_000), None]);
     }
 }

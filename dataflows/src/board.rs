@@ -73,14 +73,24 @@ impl Board {
     /// use when all are drained.
     pub fn drained_pace(&self, tick_ms: u64) -> EventTime {
         let holding = self.standings.values().filter(|standing| standing.holds());
-        holding.map(|standing| standing.pace).min().unwrap_or_else(|| {
-            // In coarse steps a clock may be ahead of the time its records travel at.
-            let clocks =
-                self.standings.values().filter_map(|standing| standing.clock).map(|clock| floor_to(clock, tick_ms));
-            let used = self.standings.values().filter_map(|standing| standing.used);
-            let past = clocks.chain(used).max().map(|time| time + tick_ms);
-            past.max(Some(self.greatest_pace())).unwrap_or(0)
-        })
+        holding
+            .map(|standing| standing.pace)
+            .min()
+            .unwrap_or_else(|| self.past_use(tick_ms).max(Some(self.greatest_pace())).unwrap_or(0))
+    }
+
+    /// Just past the greatest time in use.
+    pub fn past_use(&self, tick_ms: u64) -> Option<EventTime> {
+        // In coarse steps a clock may be ahead of the time its records travel at.
+        let clocks =
+            self.standings.values().filter_map(|standing| standing.clock).map(|clock| floor_to(clock, tick_ms));
+        let used = self.standings.values().filter_map(|standing| standing.used);
+        clocks.chain(used).max().map(|time| time + tick_ms)
+    }
+
+    /// The greatest clock.
+    pub fn greatest_clock(&self) -> Option<EventTime> {
+        self.standings.values().filter_map(|standing| standing.clock).max()
     }
 
     /// Whether every partition has ended.

@@ -108,8 +108,21 @@ pub enum Gate {
 pub struct Facts {
     /// The newest announced frontier.
     pub frontier: EventTime,
+    /// What was announced to be final at it.
+    pub watermark: EventTime,
     /// All partitions at it.
     pub partitions: Partitions,
+}
+
+/// A checkpoint, and where it was cut.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Its number.
+    pub number: u64,
+    /// Its frontier.
+    pub frontier: EventTime,
+    /// What is final by it.
+    pub watermark: EventTime,
 }
 
 /// What the operators of one worker share.
@@ -120,6 +133,10 @@ pub struct Shared {
     pub gate: Gate,
     /// The frontier below which this worker has applied everything.
     pub applied: EventTime,
+    /// The newest checkpoint that this worker was cut for.
+    pub cut: Cut,
+    /// The newest that is known to be committed.
+    pub durable: Cut,
     /// Workers with as many unwritten cells as they may have.
     pub full: BTreeSet<usize>,
     /// Partitions that were added while running, in the order in which that was heard.
@@ -158,6 +175,8 @@ impl Hub {
             board,
             gate: Gate::Open,
             applied: facts.frontier,
+            cut: Cut::default(),
+            durable: Cut { number: 0, frontier: facts.frontier, watermark: facts.watermark },
             facts,
             full: BTreeSet::new(),
             joined: Vec::new(),
@@ -342,7 +361,14 @@ fn hear(
             }
         }
         Message::Joined(partition) => hub.with(|shared| shared.joined.push(partition)),
-        Message::Committed { number } => tell(Outcome::Committed { number }),
+        Message::Committed { number } => {
+            hub.with(|shared| {
+                if shared.cut.number == number {
+                    shared.durable = shared.cut;
+                }
+            });
+            tell(Outcome::Committed { number });
+        }
         Message::Stop => {
             hub.with(|shared| shared.stopping = true);
             tell(Outcome::Stop);

@@ -10,6 +10,7 @@
 use crate::{
     identity::{EventKey, KEY_GROUPS, KeyGroup},
     ids::Ids,
+    rules::Rules,
     time::{EventTime, MINUTE_MS, Minute},
 };
 
@@ -31,6 +32,12 @@ pub enum Verdict {
 #[inline]
 pub fn first_remembered(clock: EventTime, remember_ms: u64) -> Minute {
     Minute((clock.saturating_sub(remember_ms) / MINUTE_MS) as u32)
+}
+
+/// The first window that anybody remembers who has been given up to `time` and calls late what is behind that.
+#[inline]
+pub fn first_remembered_at(time: EventTime, rules: &Rules) -> Minute {
+    first_remembered(time.saturating_sub(rules.lateness_ms), rules.remember_ms)
 }
 
 /// One remembered identity, as checkpoints have it.

@@ -14,6 +14,7 @@ use crate::{
     lane::{Ended, Lane, LaneStart},
     port::{Decode, PartitionId, PartitionReader, SourceError, Timer},
     rules::Rules,
+    ruling::Rulings,
     series::SeriesTable,
     source::{self, Join, Reading},
     tally::{self, TakeAll, TakeCut, Tally, TallyJob},
@@ -103,14 +104,14 @@ pub struct Serve {
 pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     let (index, peers) = (worker.index(), worker.peers());
     let start = &job.start;
-    let hub = Hub::new(board(start), Facts { frontier: start.frontier, partitions: start.partitions.clone() });
+    let hub = Hub::new(board(start), facts(start, &job.rules));
     let coordinator = Coordinator::new(peers, job.processes, start.number, start.frontier);
     control::control(worker, &hub, job.mailbox, (index == 0).then_some(coordinator), job.ear);
 
     let series = Rc::new(RefCell::new(SeriesTable::default()));
     // What a replay counts is taken whole, at its end.
     let mut state = Tally::new(Rc::clone(&series), job.take_all.is_none());
-    state.restore(&start.state, start.partitions.watermark(&job.rules), index, peers);
+    state.restore(&start.state, start.partitions.watermark(start.frontier, &job.rules), index, peers);
     let (decode, rules, key) = (job.decode, job.rules, job.key);
     let make = move |start| Lane::new(decode.clone(), rules, key, start, index, peers);
     let lanes = job.readers.into_iter().map(|reader| {
@@ -148,6 +149,11 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     });
 }
 
+fn facts(start: &Start, rules: &Rules) -> Facts {
+    let watermark = start.partitions.watermark(start.frontier, rules);
+    Facts { frontier: start.frontier, watermark, partitions: start.partitions.clone() }
+}
+
 fn board(start: &Start) -> Board {
     Board::new(start.partitions.0.iter().map(|(partition, state)| {
         let clock = state.clock.time();
@@ -165,5 +171,6 @@ fn lane_start(start: &Start, reader: &dyn PartitionReader) -> LaneStart {
         clock: state.clock,
         time: start.frontier,
         keeps_tail: reader.keeps_tail(),
+        rulings: Rulings::of(&start.state.rulings, partition, state.next_offset),
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     letter::{DeadLetter, LETTER_BYTES_MAX},
     parcel::{Account, Naming, Parcel, Row},
     port::{Decode, PartitionId, Record, Tail},
-    rules::Rules,
+    rules::{Quiet, Rules},
+    ruling::{Ruled, Rulings},
     series::{Interned, NameHash, SeriesNo, SeriesTable},
     time::{EventTime, Minute, floor_to},
 };
@@ -62,6 +63,7 @@ pub struct Lane<D> {
     open: Vec<Parcel>,
     account: Account,
     keeps_tail: bool,
+    rulings: Rulings,
     closed: VecDeque<(EventTime, Parcel)>,
     over: bool,
 }
@@ -71,6 +73,8 @@ struct Pending {
     hash: NameHash,
     video_bytes: u8,
     type_bytes: u8,
+    /// Its offset, where its verdict is to be kept.
+    to_rule: Option<u64>,
     row: Row,
 }
 
@@ -84,7 +88,7 @@ pub enum Ended {
 }
 
 /// Where and how a lane starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaneStart {
     /// Which partition.
     pub partition: PartitionId,
@@ -96,6 +100,8 @@ pub struct LaneStart {
     pub time: EventTime,
     /// Whether accounts say what the last record was.
     pub keeps_tail: bool,
+    /// What was ruled of its records when they were read before.
+    pub rulings: Rulings,
 }
 
 impl<D: Decode> Lane<D> {
@@ -133,6 +139,7 @@ impl<D: Decode> Lane<D> {
             open: (0..peers).map(|to| Parcel::new(to as u32, start.partition, 0)).collect(),
             account,
             keeps_tail: start.keeps_tail,
+            rulings: start.rulings,
             closed: VecDeque::new(),
             over: false,
         }
@@ -229,7 +236,12 @@ impl<D: Decode> Lane<D> {
     }
 
     fn place(&mut self, record: Record<'_>, event: &Event<'_>) {
-        let late = self.clock.is_late(event.event_time, self.rules.lateness_ms);
+        let ruled = self.rulings.at(record.offset);
+        let late_by_clock = self.clock.is_late(event.event_time, self.rules.lateness_ms);
+        let late =
+            late_by_clock || self.is_behind(event.event_time) || ruled.is_some_and(|ruled| ruled != Ruled::Counted);
+        let behind = late && self.clock.is_behind(event.event_time, self.rules.lateness_ms);
+        let forgotten = self.forgotten();
         if STEP_RECORDS <= self.in_step {
             self.next_step = 0;
         }
@@ -240,7 +252,12 @@ impl<D: Decode> Lane<D> {
         if let Some(before) = before {
             self.step_on(record.offset, before);
         }
-        let judging = self.clock.judging().unwrap_or(0);
+        let by_clock = dedup::first_remembered(self.clock.judging().unwrap_or(0), self.rules.remember_ms);
+        let first_remembered = match ruled {
+            Some(Ruled::Late | Ruled::Counted) => Minute(u32::MAX),
+            Some(Ruled::Repeat) => by_clock,
+            None => by_clock.max(forgotten),
+        };
         let hash = NameHash::of(&event.video_id, &event.event_type);
         self.names.prefetch(hash);
         let bytes = |text: &str| text.len() as u8;
@@ -248,18 +265,19 @@ impl<D: Decode> Lane<D> {
             hash,
             video_bytes: bytes(&event.video_id),
             type_bytes: bytes(&event.event_type),
+            to_rule: (behind || by_clock < first_remembered).then_some(record.offset),
             row: Row {
                 id: self.identifier.identify(&event.video_id, &event.event_id),
                 series: SeriesNo(0),
                 minute: Minute::of(event.event_time),
-                first_remembered: dedup::first_remembered(judging, self.rules.remember_ms),
+                first_remembered,
                 late,
             },
         });
         self.pending_names.push_str(&event.video_id);
         self.pending_names.push_str(&event.event_type);
         if late {
-            let letter = self.letter(record, self.late_reason(event.event_time));
+            let letter = self.letter(record, if behind { Reason::Behind } else { Reason::Late });
             self.pending_late.push_back(letter);
         }
         if self.pending.len() == PENDING_MAX {
@@ -271,7 +289,7 @@ impl<D: Decode> Lane<D> {
     fn place_pending(&mut self) {
         let (pending, names) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_names));
         let mut rest = names.as_str();
-        for Pending { hash, video_bytes, type_bytes, row } in &pending {
+        for Pending { hash, video_bytes, type_bytes, to_rule, row } in &pending {
             let (video_id, behind) = rest.split_at(usize::from(*video_bytes));
             let (event_type, behind) = behind.split_at(usize::from(*type_bytes));
             rest = behind;
@@ -282,6 +300,7 @@ impl<D: Decode> Lane<D> {
                 let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
                 parcel.names.push(Naming { number, video_id, event_type });
             }
+            parcel.to_rule.extend(to_rule.map(|offset| (parcel.rows.len() as u32, offset)));
             parcel.rows.push(Row { series: number, ..*row });
             if row.late {
                 parcel.late.extend(self.pending_late.pop_front());
@@ -296,8 +315,19 @@ impl<D: Decode> Lane<D> {
         self.pending_names.clear();
     }
 
-    fn late_reason(&self, event_time: EventTime) -> Reason {
-        if self.clock.is_behind(event_time, self.rules.lateness_ms) { Reason::Behind } else { Reason::Late }
+    /// Whether an event is behind the watermark. It is never greater than the time given up to, less the lateness; and
+    /// what is not behind that counts in no window that is final by the time it travels at.
+    fn is_behind(&self, event_time: EventTime) -> bool {
+        self.rules.quiet == Quiet::Release && event_time.saturating_add(self.rules.lateness_ms) < self.time
+    }
+
+    /// The first window that is remembered, whatever the partition's clock says. An event that is not behind moves the
+    /// clock to the watermark at the least, if it is within its reach.
+    fn forgotten(&self) -> Minute {
+        match self.rules.quiet {
+            Quiet::Hold => Minute(0),
+            Quiet::Release => dedup::first_remembered_at(self.time, &self.rules),
+        }
     }
 
     /// Closes the present step before the record at `offset` (already in the account) if the clock, which stood at `before`,
@@ -411,8 +441,7 @@ mod tests {
     }
 
     fn lane(time: EventTime) -> Lane<Plain> {
-        let start =
-            LaneStart { partition: PartitionId(0), next_offset: 0, clock: Clock::default(), time, keeps_tail: false };
+        let start = LaneStart { partition: PartitionId(0), time, ..LaneStart::default() };
         Lane::new(Plain, Rules::default(), IdKey([1, 2]), start, 0, 1)
     }
 

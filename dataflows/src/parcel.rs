@@ -86,6 +86,8 @@ pub struct Parcel {
     pub rows: Vec<Row>,
     /// The letters of the late rows, should they not be duplicates.
     pub late: Vec<DeadLetter>,
+    /// Rows whose verdicts the log alone does not give: their places here, ascending, and their offsets.
+    pub to_rule: Vec<(u32, u64)>,
     /// The letters of records that were refused at the source.
     pub refused: Vec<DeadLetter>,
     /// The partition's account, in the parcel that ends a time step.
@@ -102,6 +104,7 @@ impl Parcel {
             names: Vec::new(),
             rows: Vec::new(),
             late: Vec::new(),
+            to_rule: Vec::new(),
             refused: Vec::new(),
             account: None,
         }

@@ -149,10 +149,16 @@ pub trait Decode: Clone + 'static {
     fn decode<'a>(&self, payload: &'a [u8]) -> Result<Event<'a>, Cause>;
 }
 
-/// A clock that only goes forward. Time comes into the dataflow through it alone, and decides no count.
+/// A clock that only goes forward. Time comes into the dataflow through it alone. It decides no count, but where quiet
+/// partitions hold nobody back: there it lets windows become final.
 pub trait Timer: 'static {
     /// Milliseconds since some fixed moment.
     fn monotonic_ms(&self) -> u64;
+
+    /// Whether the wall clock shows `time`, more or less. Where nobody knows, time is taken for history.
+    fn is_wall_clock_within(&self, _time: EventTime, _within_ms: u64) -> bool {
+        false
+    }
 }
 
 /// Names a checkpoint and everything written for it. Greater is newer.

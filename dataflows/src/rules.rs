@@ -2,6 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What a quiet partition does to the watermark.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Quiet {
+    /// Holds it back: what is final follows from the logs alone.
+    #[default]
+    Hold,
+    /// Does not: what is final follows the frontier, and an event behind it is late.
+    Release,
+}
+
 /// The contract's `[time]` section in milliseconds, checked by whoever reads the configuration.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rules {
@@ -21,6 +31,8 @@ pub struct Rules {
     pub idle_after_ms: u64,
     /// How far ahead of the slowest undrained clock a partition is read; more than two coarse steps.
     pub alignment_ms: u64,
+    /// What a quiet partition does to the watermark.
+    pub quiet: Quiet,
 }
 
 impl Default for Rules {
@@ -34,6 +46,7 @@ impl Default for Rules {
             coarse_ms: 10_000,
             idle_after_ms: 250,
             alignment_ms: 120_000,
+            quiet: Quiet::Hold,
         }
     }
 }

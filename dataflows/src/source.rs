@@ -22,9 +22,11 @@ use crate::{
     clock::Clock,
     control::Hub,
     lane::{Ended, Lane, LaneStart},
+    onward::Onward,
     parcel::Parcel,
     port::{Decode, PartitionId, PartitionReader, Reached, SourceError, Timer},
     rules::Rules,
+    ruling::Rulings,
     time::{EventTime, floor_to},
 };
 
@@ -107,6 +109,7 @@ pub fn sources<'scope, D: Decode>(
             lanes.into_iter().map(|(reader, lane)| Ward::new(reader, lane, &capability, start_ms, false)).collect();
         drop(capability);
         let mut heard = 0;
+        let mut onward = Onward::default();
         move |output| {
             let now_ms = reading.timer.monotonic_ms();
             let mut more = false;
@@ -117,7 +120,7 @@ pub fn sources<'scope, D: Decode>(
                 wards.extend(new);
             }
             for ward in wards.iter_mut().filter(|ward| ward.capability.is_some()) {
-                more |= ward.turn(&hub, &mut reading, now_ms);
+                more |= ward.turn(&hub, &mut reading, &mut onward, now_ms);
                 ward.send(&hub, output);
             }
             if let Some(on_quiet) = reading.on_quiet.take_if(|_| hub.with(|shared| shared.is_quiet(&reading.rules))) {
@@ -161,6 +164,7 @@ fn join<D: Decode>(
         clock: Clock::default(),
         time,
         keeps_tail: reader.keeps_tail(),
+        rulings: Rulings::default(),
     });
     lane.pass(time + reading.rules.tick_ms);
     for (time, parcel) in lane.drain() {
@@ -188,7 +192,7 @@ impl<D: Decode> Ward<D> {
     }
 
     /// Reads a batch if it may, steps if there is nothing to read; says whether there is more to read at once.
-    fn turn(&mut self, hub: &Hub, reading: &mut Reading<D>, now_ms: u64) -> bool {
+    fn turn(&mut self, hub: &Hub, reading: &mut Reading<D>, onward: &mut Onward, now_ms: u64) -> bool {
         if !self.has_joined(hub) {
             self.follow(hub, &reading.rules);
             return false;
@@ -228,7 +232,7 @@ impl<D: Decode> Ward<D> {
         let drained = stopping || self.is_drained(&reading.rules, now_ms);
         hub.stand(self.lane.partition(), self.standing(drained));
         if drained {
-            self.step(hub, &reading.rules, now_ms);
+            self.step(hub, reading, onward, now_ms);
             hub.stand(self.lane.partition(), self.standing(drained));
         }
         more
@@ -261,9 +265,15 @@ impl<D: Decode> Ward<D> {
 
     /// Steps as far as a drained partition may. Past the greatest time not faster than time itself goes, so that a
     /// trickle of events that move no clock can't drive the frontier ahead.
-    fn step(&mut self, hub: &Hub, rules: &Rules, now_ms: u64) {
-        let (all, stopping, pace) =
-            hub.with(|shared| (shared.board.all_drained(), shared.stopping, shared.board.drained_pace(rules.tick_ms)));
+    fn step(&mut self, hub: &Hub, reading: &Reading<D>, onward: &mut Onward, now_ms: u64) {
+        let rules = &reading.rules;
+        let (all, stopping, pace) = hub.with(|shared| {
+            let pace = match shared.stopping {
+                true => shared.board.drained_pace(rules.tick_ms),
+                false => onward.pace(&shared.board, (&shared.facts, shared.durable), rules, &*reading.timer),
+            };
+            (shared.board.all_drained(), shared.stopping, pace)
+        });
         let pace = floor_to(pace, rules.tick_ms);
         if self.lane.time() < pace && (!all || stopping || now_ms.saturating_sub(self.stepped_ms) >= rules.tick_ms) {
             self.stepped_ms = now_ms;

@@ -28,7 +28,7 @@ use timely::{
 use crate::{
     announce::{News, Partitions},
     checkpoint::part::{self, PartState},
-    control::{Gate, Hub, Message},
+    control::{Cut, Gate, Hub, Message},
     dedup::{Remembered, Verdict},
     identity::KeyGroup,
     index::{Increment, Measures},
@@ -36,6 +36,7 @@ use crate::{
     parcel::Parcel,
     port::{PartitionId, Timer},
     rules::Rules,
+    ruling::{Ruled, Ruling},
     series::{Interned, SeriesNo, SeriesTable},
     table::CountTable,
     time::{END_OF_TIME, EventTime},
@@ -80,6 +81,8 @@ pub struct Tally {
     remembered: Remembered,
     counts: Counts,
     letters: Vec<DeadLetter>,
+    /// Since the last cut.
+    rulings: Vec<Ruling>,
 }
 
 /// What a source's numbers stand for here.
@@ -98,6 +101,7 @@ impl Tally {
             remembered: Remembered::new(is_cut),
             counts: Counts::default(),
             letters: Vec::new(),
+            rulings: Vec::new(),
         }
     }
 
@@ -138,7 +142,9 @@ impl Tally {
             numbers.series[at] = Some((number, group));
         }
         let mut late = parcel.late.into_iter();
+        let mut to_rule = parcel.to_rule.iter().peekable();
         let mut placed = [(SeriesNo(0), KeyGroup(0)); BLOCK_ROWS];
+        let mut place = 0_u32;
         for rows in parcel.rows.chunks(BLOCK_ROWS) {
             for (row, placed) in rows.iter().zip(&mut placed) {
                 *placed = numbers.series[row.series.0 as usize].expect("a name comes before the rows that use it");
@@ -146,7 +152,14 @@ impl Tally {
             }
             for (row, (series, group)) in rows.iter().zip(placed) {
                 let letter = if row.late { late.next() } else { None };
-                match self.remembered.judge(group, row.id, row.minute, row.first_remembered, row.late) {
+                let verdict = self.remembered.judge(group, row.id, row.minute, row.first_remembered, row.late);
+                if let Some((_, offset)) = to_rule.next_if(|(at, _)| *at == place)
+                    && let Some(ruled) = Ruled::of(verdict, row.late)
+                {
+                    self.rulings.push(Ruling { partition: parcel.partition, offset: *offset, ruled });
+                }
+                place += 1;
+                match verdict {
                     Verdict::Counted => {
                         self.counts.add(series, row.minute);
                         news.counted += 1;
@@ -166,7 +179,11 @@ impl Tally {
     /// written (`writes`): whoever takes them sees to it.
     fn cut(&mut self, watermark: EventTime, writes: bool) -> PartState {
         self.counts.finish(watermark);
-        let mut part = PartState { letters: std::mem::take(&mut self.letters), ..PartState::default() };
+        let mut part = PartState {
+            letters: std::mem::take(&mut self.letters),
+            rulings: std::mem::take(&mut self.rulings),
+            ..PartState::default()
+        };
         for (number, group) in part.groups.iter_mut().enumerate() {
             group.ids = self.remembered.take_changes(part::group(number));
         }
@@ -354,6 +371,7 @@ impl TallyWorker {
             if self.job.take_all.is_some() {
                 // No cut comes to take them.
                 self.tally.letters.clear();
+                self.tally.rulings.clear();
             }
             told.entry(more.partition).or_insert_with(|| News::new(more.partition)).merge(more);
         }
@@ -379,7 +397,7 @@ impl TallyWorker {
     fn let_go(&mut self, applied: EventTime) {
         let first = self.hub.with(|shared| {
             shared.applied = shared.applied.max(applied);
-            shared.facts.partitions.first_remembered(&self.job.rules)
+            shared.facts.partitions.first_remembered(shared.applied, &self.job.rules)
         });
         self.tally.remembered.sweep(first);
         self.tell_if_full();
@@ -411,11 +429,13 @@ impl TallyWorker {
     }
 
     fn cut(&mut self, number: u64, frontier: EventTime) {
-        let partitions = self.hub.with(|shared| {
+        let (watermark, partitions) = self.hub.with(|shared| {
             shared.gate = Gate::Open;
-            shared.facts.partitions.clone()
+            let watermark = shared.facts.partitions.watermark(frontier, &self.job.rules);
+            shared.cut = Cut { number, frontier, watermark };
+            (watermark, shared.facts.partitions.clone())
         });
-        let part = self.tally.cut(partitions.watermark(&self.job.rules), self.job.write_from <= frontier);
+        let part = self.tally.cut(watermark, self.job.write_from <= frontier);
         self.tell_if_full();
         let counted = self.tally.counts.total();
         let paused_ms = self.held_since.take().map_or(0, |since| self.job.timer.monotonic_ms().saturating_sub(since));

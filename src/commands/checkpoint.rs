@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use anyhow::anyhow;
 use chrono::{DateTime, SecondsFormat};
 use comfy_table::{CellAlignment, Table, presets};
-use connectors::embedded::checkpoints::CheckpointDir;
 use dataflows::{
     checkpoint::{
         manifest::{Manifest, Meaning},
@@ -26,7 +25,7 @@ use crate::{
     cli::CheckpointCommand,
     commands::print,
     config::{CheckpointPlace, Settings},
-    engine::{self, reach::Reach},
+    engine::{self, kept, reach::Reach},
     exit::{Exit, Failure},
 };
 
@@ -43,19 +42,12 @@ struct Looked<'a> {
 impl<'a> Looked<'a> {
     /// Opens it; where it is a folder that is missing, ends with `code`.
     fn at(place: &'a CheckpointPlace, code: Exit) -> Result<Self, Failure> {
-        let store: Box<dyn CheckpointStore> = match place {
-            CheckpointPlace::Folder(dir) => Box::new(CheckpointDir::look_at(dir).map_err(|error| match error {
-                StoreError::Missing { name } => Failure::new(
-                    code,
-                    anyhow!("there is no folder {name}: nothing has kept a checkpoint under this data_dir yet"),
-                ),
-                error => Failure::new(Exit::Failed, error),
-            })?),
-            #[cfg(feature = "objects")]
-            CheckpointPlace::Bucket { name, prefix } => Box::new(engine::objects::open(name, prefix)?),
-            #[cfg(not(feature = "objects"))]
-            CheckpointPlace::Bucket { .. } => unreachable!("no settings of this build name one"),
-        };
+        let store = kept::look_at(place)?.ok_or_else(|| {
+            Failure::new(
+                code,
+                anyhow!("there is no folder {place}: nothing has kept a checkpoint under this data_dir yet"),
+            )
+        })?;
         Ok(Self { place, reach: Reach::of_checkpoints(place), store })
     }
 
@@ -134,7 +126,7 @@ fn show(place: &CheckpointPlace, frontier: Option<EventTime>) -> Result<(), Fail
     match loaded {
         Ok(Loaded { manifest, mut state }) => {
             let rules = Rules { remember_ms: manifest.meaning.remember_ms, ..Rules::default() };
-            state.forget(manifest.partitions.first_remembered(&rules));
+            state.forget(manifest.partitions.first_remembered(manifest.frontier, &rules));
             print(&described(&manifest, Some(&state)))
         }
         Err(damage) if is_gone(&mut store, manifest.version, &damage)? => {
@@ -421,6 +413,8 @@ fn lines(table: &Table) -> String {
 
 #[cfg(test)]
 mod tests {
+    use connectors::embedded::checkpoints::CheckpointDir;
+
     use super::*;
 
     #[test]

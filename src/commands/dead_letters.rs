@@ -1,5 +1,7 @@
 //! `tidemark dead-letters`: the records that could not be counted, from the files or the topic that `run` publishes to.
 
+mod resend;
+
 use std::{
     collections::BTreeMap,
     io::{self, ErrorKind, IsTerminal as _, Write as _},
@@ -23,11 +25,12 @@ use crate::{
 /// Folder of the letters under `data_dir`.
 const FOLDER: &str = "dead-letters";
 
-/// Lists or counts.
+/// Lists, counts or sends again.
 pub fn run(settings: Settings, command: &DeadLettersCommand) -> Result<(), Failure> {
     match command {
         DeadLettersCommand::List { reason, limit, .. } => list(&settings, *reason, *limit),
         DeadLettersCommand::Count { .. } => count(&settings),
+        DeadLettersCommand::Replay(args) => resend::run(&settings, args),
     }
 }
 

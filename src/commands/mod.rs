@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use crate::exit::Failure;
 
+pub mod audit;
 pub mod checkpoint;
 pub mod completions;
 pub mod config;

@@ -1,72 +1,58 @@
-//! `tidemark replay`: recomputes the counts of bounded history, with the same graph as `run`, at full speed.
+//! `tidemark replay`: recomputes the counts of bounded history, and writes them.
 
 use std::{
     ops::Range,
-    path::Path,
-    rc::Rc,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use connectors::{
-    embedded::{
-        log::{Log, LogError},
-        store::{self, Store},
-    },
-    files::{
-        FileInput,
-        tsv::{self, Lines},
-    },
-    json::JsonEvents,
+    embedded::store::{self, Store},
+    files::tsv::{self, Lines},
 };
 use dataflows::{
     announce::Announcement,
-    graph::{self, Job, Start},
-    identity::IdKey,
-    lane::Ended,
+    checkpoint::{manifest::Meaning, plan::Loaded},
     ledger::Ledger,
-    port::{Claim, CountRow, CountSink, PartitionId, SourceError, Version},
+    port::{Claim, CountRow, CountSink, Version},
+    ruling::Ruling,
     table::CountTable,
-    time::{EventTime, MINUTE_MS, Minute},
+    time::{EventTime, MINUTE_MS},
 };
 
 use crate::{
     cli::{ReplayArgs, ReplayFrom, ReplayOut},
     commands,
-    config::Settings,
-    engine::{self, FirstError, Handout, Monotonic, SendReader, reach::Reach},
+    config::{CheckpointPlace, Settings},
+    engine::{self, kept, reach::Reach},
     exit::{Exit, Failure, OrExit as _},
-    progress::Progress,
+    recount::{self, Input},
 };
-
-/// How often the progress is looked at.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Recomputes history and writes its counts.
 pub fn run(settings: Settings, args: &ReplayArgs) -> Result<(), Failure> {
     let started = Instant::now();
-    let input = Input::open(&settings, &args.from)?;
+    let input = open(&settings, &args.from)?;
+    let rulings = rulings(&settings, &args.from, input.log)?;
+    let (workers, rules) = (settings.workers.get(), engine::rules(&settings.time));
     let wanted = args.since.unwrap_or(0)..args.until.unwrap_or(u64::MAX);
     let (written, last) = match &args.out {
         ReplayOut::Tsv(path) => {
-            let (lines, last) = count(&settings, input, move |table, _| lines(&table, &wanted))?;
+            let lines = move |table: CountTable<'_>, _| lines(&table, &wanted);
+            let (lines, last) = recount::count(workers, rules, input, rulings, lines)?;
             let written = tsv::write_tsv(path, &lines)
                 .with_context(|| format!("writing {}", path.display()))
                 .or_exit(Exit::StateUnwritable)?;
             (written, last)
         }
         ReplayOut::Store(dir) => {
-            let (rows, last) = rows(&settings, input, wanted)?;
+            let (rows, last) = recount::rows(workers, rules, input, rulings, wanted)?;
             (write_store(dir, &rows, &last)?, last)
         }
         #[cfg(feature = "cassandra")]
         ReplayOut::Cassandra(keyspace) => {
-            let (rows, last) = rows(&settings, input, wanted)?;
+            let (rows, last) = recount::rows(workers, rules, input, rulings, wanted)?;
             (write_tables(&settings, keyspace, &rows, &last)?, last)
         }
     };
@@ -83,92 +69,34 @@ fn lines(table: &CountTable<'_>, wanted: &Range<EventTime>) -> Lines {
     lines
 }
 
-/// All rows, each with its finality.
-fn rows(settings: &Settings, input: Input, wanted: Range<EventTime>) -> Result<(Vec<CountRow>, Announcement), Failure> {
-    let take = move |table: CountTable<'_>, as_of| -> Vec<CountRow> {
-        table.rows(as_of).filter(|row| wanted.contains(&row.window_start)).collect()
-    };
-    let (rows, last) = count(settings, input, take)?;
-    let finality = |row: CountRow| CountRow { is_final: last.is_final(Minute::of(row.window_start)), ..row };
-    Ok((rows.into_iter().flatten().map(finality).collect(), last))
-}
-
-/// What is read, opened, with how much there is of it.
-struct Input {
-    readers: Vec<(u64, SendReader)>,
-    ended: Ended,
-    total: u64,
-    progress: Arc<AtomicU64>,
-    unit: &'static str,
-}
-
-impl Input {
-    #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "only servers have settings"))]
-    fn open(settings: &Settings, from: &ReplayFrom) -> Result<Self, Failure> {
-        match from {
-            ReplayFrom::Files(pattern) => Self::files(pattern),
-            ReplayFrom::Log(dir) => Self::log(dir),
-            #[cfg(feature = "kafka")]
-            ReplayFrom::Kafka(topic) => Self::kafka(settings, topic),
-        }
-    }
-
-    fn files(pattern: &str) -> Result<Self, Failure> {
-        let partitions = FileInput::open_glob(pattern).or_exit(Exit::Usage)?;
-        let progress = Arc::new(AtomicU64::new(0));
-        let total = partitions.iter().map(|partition| partition.size_bytes).sum();
-        let mut readers = Vec::new();
-        for partition in partitions {
-            let size = partition.size_bytes;
-            let reader = partition.reader(Arc::clone(&progress)).map_err(engine::source_failure)?;
-            readers.push((size, Box::new(reader) as SendReader));
-        }
-        Ok(Self { readers, ended: Ended::ForGood, total, progress, unit: "bytes" })
-    }
-
-    /// The log as it is now; what is appended from here on is not read.
-    fn log(dir: &Path) -> Result<Self, Failure> {
-        let log = Log::open_read_only(dir).map_err(log_failure)?;
-        let offsets: Vec<_> = log.first_offsets().into_iter().zip(log.end_offsets()).collect();
-        Self::up_to(&offsets, |partition, first, end| Ok(Box::new(log.reader_until(partition, first, end)?)))
-    }
-
-    /// The topic as it is now, from its first records on; what is produced from here on is not read.
-    #[cfg(feature = "kafka")]
-    fn kafka(settings: &Settings, topic: &str) -> Result<Self, Failure> {
-        use connectors::kafka::{Settings as Kafka, Topic};
-
-        let kafka = Kafka { topic: topic.to_owned(), ..engine::kafka::settings_of(&settings.kafka) };
-        let patience = Duration::from_millis(settings.cluster.patience_ms);
-        let topic = Topic::open(&kafka, None, patience).map_err(engine::kafka::failure)?;
-        let offsets = topic.offsets().map_err(engine::kafka::failure)?;
-        Self::up_to(&offsets, |partition, first, end| Ok(Box::new(topic.reader_until(partition, first, end)?)))
-    }
-
-    /// A log up to these ends.
-    fn up_to(
-        offsets: &[(u64, u64)],
-        open: impl Fn(PartitionId, u64, u64) -> Result<SendReader, SourceError>,
-    ) -> Result<Self, Failure> {
-        let mut readers = Vec::new();
-        for (partition, (first, end)) in (0..).map(PartitionId).zip(offsets) {
-            eprintln!("partition {}: offsets {first} to {end}", partition.0);
-            readers.push((end - first, open(partition, *first, *end).map_err(engine::source_failure)?));
-        }
-        let total = readers.iter().map(|(records, _)| records).sum();
-        Ok(Self { readers, ended: Ended::ForNow, total, progress: Arc::default(), unit: "records" })
+fn open(settings: &Settings, from: &ReplayFrom) -> Result<Input, Failure> {
+    match from {
+        ReplayFrom::Files(pattern) => Input::files(pattern),
+        ReplayFrom::Log(dir) => Input::log(dir, None),
+        #[cfg(feature = "kafka")]
+        ReplayFrom::Kafka(topic) => Input::kafka(settings, topic, None),
     }
 }
 
-/// The failure of a log that can't be opened.
-pub fn log_failure(error: LogError) -> Failure {
-    let code = match &error {
-        LogError::Owned { .. } => Exit::OtherOwner,
-        LogError::Partitions { .. } | LogError::Missing { .. } => Exit::Usage,
-        LogError::Corrupt { .. } | LogError::Manifest { .. } => Exit::InputReplaced,
-        _ => Exit::StateUnwritable,
-    };
-    Failure::new(code, error)
+/// What was ruled of these records while they were counted live, by the checkpoints of that job: those beside the log, or
+/// the configured ones, whichever are of this log and meaning.
+fn rulings(settings: &Settings, from: &ReplayFrom, log: Option<u128>) -> Result<Vec<Ruling>, Failure> {
+    let Some(log) = log else { return Ok(Vec::new()) };
+    let meaning = Meaning::of(&engine::rules(&settings.time));
+    let mut places = Vec::new();
+    if let ReplayFrom::Log(dir) = from {
+        places.push(CheckpointPlace::Folder(dir.parent().map_or_else(PathBuf::new, |dir| dir.join("checkpoints"))));
+    }
+    places.push(settings.checkpoint.place.clone());
+    for place in places {
+        let newest = kept::newest_good(&place)?;
+        if let Some(loaded) =
+            newest.filter(|Loaded { manifest, .. }| (manifest.log, manifest.meaning) == (log, meaning))
+        {
+            return Ok(loaded.state.rulings);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The failure of a store that can't be opened.
@@ -178,100 +106,6 @@ pub fn store_failure(error: store::Error) -> Failure {
         _ => Exit::StateUnwritable,
     };
     Failure::new(code, error)
-}
-
-/// Runs the graph to the end of the input: what `take` makes of each worker's counts, and what is true at the end.
-fn count<T: Send + 'static>(
-    settings: &Settings,
-    input: Input,
-    take: impl Fn(CountTable<'_>, EventTime) -> T + Send + Sync + 'static,
-) -> Result<(Vec<T>, Announcement), Failure> {
-    let workers = settings.workers.get();
-    let rules = engine::rules(&settings.time);
-    let start = Arc::new(Start::fresh(input.readers.iter().map(|(_, reader)| reader.partition())));
-    let handout = Handout::by_size(input.readers, workers);
-    let (errors, key) = (Arc::new(FirstError::default()), secret()?);
-    let (ends, collected) = mpsc::channel::<T>();
-    let take = Arc::new(take);
-    let last: Arc<Mutex<Option<Announcement>>> = Arc::default();
-    let (failed, announced, ended) = (Arc::clone(&errors), Arc::clone(&last), input.ended);
-    let read = (input.unit == "records").then(|| Arc::clone(&input.progress));
-    let guards = timely::execute(timely::Config::process(workers), move |worker| {
-        let (ends, take, failed) = (ends.clone(), Arc::clone(&take), Arc::clone(&failed));
-        let (announced, read, first) = (Arc::clone(&announced), read.clone(), worker.index() == 0);
-        let on_error = Arc::clone(&failed);
-        let job = Job {
-            decode: JsonEvents,
-            rules,
-            key,
-            start: Arc::clone(&start),
-            readers: handout.take(worker.index()),
-            ended,
-            timer: Rc::new(Monotonic::start()),
-            on_error: Box::new(move |error| on_error.set(error)),
-            on_quiet: None,
-            tell: Box::new(move |announcement| {
-                if first {
-                    if let Some(read) = &read {
-                        read.store(announcement.ledger().read, Ordering::Relaxed);
-                    }
-                    *announced.lock().expect("nobody panics while holding it") = Some(announcement);
-                }
-            }),
-            join: Box::new(|_| None),
-            take_cut: Box::new(|_| {}),
-            write_from: 0,
-            unwritten_max: usize::MAX,
-            take_all: Some(Box::new(move |table, as_of| {
-                // The receiver is only gone when the command has failed already.
-                let _ = ends.send(take(table, as_of));
-            })),
-            serve: None,
-            processes: 1,
-            mailbox: None,
-            ear: None,
-        };
-        graph::build(worker, job);
-        engine::drive(worker, &failed, || {});
-    })
-    .map_err(|error| Failure::new(Exit::Internal, anyhow::anyhow!(error)))?;
-    let watched = watch(&collected, workers, input.total, input.unit, &input.progress, &errors);
-    for joined in guards.join() {
-        joined.map_err(|error| Failure::new(Exit::Internal, anyhow::anyhow!(error)))?;
-    }
-    if let Some(failure) = errors.failure() {
-        return Err(failure);
-    }
-    let last = last.lock().expect("the workers have ended").take().context("the end was not announced")?;
-    Ok((watched, last))
-}
-
-/// Waits for every worker's end, showing how far they are.
-fn watch<T>(
-    ends: &mpsc::Receiver<T>,
-    workers: usize,
-    total: u64,
-    unit: &'static str,
-    progress: &AtomicU64,
-    errors: &FirstError,
-) -> Vec<T> {
-    let mut shown = Progress::new(total, unit);
-    let mut collected = Vec::new();
-    while collected.len() < workers && !errors.is_met() {
-        match ends.recv_timeout(LOOK) {
-            Ok(end) => collected.push(end),
-            Err(mpsc::RecvTimeoutError::Timeout) => shown.set(progress.load(Ordering::Relaxed)),
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    shown.finish();
-    collected
-}
-
-/// The secret of one run: no count depends on it.
-pub fn secret() -> Result<IdKey, Failure> {
-    let draw = || getrandom::u64().context("drawing random bytes");
-    Ok(IdKey([draw()?, draw()?]))
 }
 
 /// Writes into a store that holds nothing else.

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dataflows::time::MINUTE_MS;
+use dataflows::{rules::Quiet, time::MINUTE_MS};
 
 use super::{
     text::{self, Config, Properties},
@@ -176,6 +176,8 @@ pub struct TimeSettings {
     pub tick_ms: u64,
     /// How far a partition may be read ahead of the slowest.
     pub alignment_ms: u64,
+    /// What a quiet partition does to finality.
+    pub quiet: Quiet,
 }
 
 impl TimeSettings {
@@ -457,11 +459,14 @@ impl Judge {
                 format!("{:?} is not more than two of the coarsest steps ({coarsest_ms}ms each)", time.alignment);
             self.fault("time.alignment", problem);
         }
-        match time.quiet.as_str() {
-            "hold" => {}
-            "release" => self.fault("time.quiet", "quiet = \"release\" is not in this build; \"hold\" is"),
-            other => self.fault("time.quiet", format!("{other:?} is neither \"hold\" nor \"release\"")),
-        }
+        let quiet = match time.quiet.as_str() {
+            "hold" => Quiet::Hold,
+            "release" => Quiet::Release,
+            other => {
+                self.fault("time.quiet", format!("{other:?} is neither \"hold\" nor \"release\""));
+                Quiet::Hold
+            }
+        };
         TimeSettings {
             lateness_ms,
             remember_ms,
@@ -470,6 +475,7 @@ impl Judge {
             max_jump_ms: self.duration("time.max_jump", &time.max_jump, 1),
             tick_ms,
             alignment_ms,
+            quiet,
         }
     }
 
@@ -634,6 +640,7 @@ mod tests {
             max_jump_ms: 3_600_000,
             tick_ms: 100,
             alignment_ms: 120_000,
+            quiet: Quiet::Hold,
         };
         assert_eq!(settings.time, time);
         assert_eq!(settings.index, IndexSettings { hot_ms: 172_800_000, as_of_ms: 900_000 });
@@ -667,7 +674,6 @@ mod tests {
             ("time.tick = \"1m\"", "time.alignment"),
             ("time.max_jump = \"0s\"", "time.max_jump"),
             ("time.idle_after = \"0s\"", "time.idle_after"),
-            ("time.quiet = \"release\"", "time.quiet"),
             ("time.quiet = \"loud\"", "time.quiet"),
             ("index.hot = \"1559999ms\"", "index.hot"),
             ("checkpoint.interval = \"99ms\"", "checkpoint.interval"),

@@ -4,6 +4,7 @@
 pub mod cassandra;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod kept;
 #[cfg(feature = "objects")]
 pub mod objects;
 pub mod reach;
@@ -20,6 +21,7 @@ use std::{
 use dataflows::{
     port::{PartitionId, PartitionReader, SourceError, Timer},
     rules::Rules,
+    time::EventTime,
 };
 use timely::worker::Worker;
 
@@ -45,6 +47,7 @@ pub fn rules(time: &TimeSettings) -> Rules {
         coarse_ms: time.coarsest_step_ms(),
         idle_after_ms: time.idle_after_ms,
         alignment_ms: time.alignment_ms,
+        quiet: time.quiet,
     }
 }
 
@@ -64,6 +67,10 @@ impl Monotonic {
 impl Timer for Monotonic {
     fn monotonic_ms(&self) -> u64 {
         self.start.elapsed().as_millis() as u64
+    }
+
+    fn is_wall_clock_within(&self, time: EventTime, within_ms: u64) -> bool {
+        wall_clock_ms().abs_diff(time) <= within_ms
     }
 }
 

@@ -18,9 +18,9 @@ use tokio::sync::oneshot;
 
 use super::input::{Input, Offsets};
 use crate::{
-    commands::replay::log_failure,
     engine::{self, SendReader},
     exit::Failure,
+    recount::log_failure,
     service::{BoxFuture, Entry, Ingest, IngestError},
 };
 

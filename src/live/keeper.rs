@@ -132,7 +132,7 @@ impl Keeper {
     fn write_rows(&mut self, number: u64, under_way: &UnderWay) -> Result<(), Failure> {
         let version = self.version(number);
         under_way.cuts.iter().try_for_each(|cut| {
-            let watermark = cut.partitions.watermark(&self.rules);
+            let watermark = cut.partitions.watermark(cut.frontier, &self.rules);
             self.write(version, &cut.part, watermark, cut.frontier)
         })
     }

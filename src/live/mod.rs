@@ -17,7 +17,7 @@ mod keeper;
 pub mod lock;
 mod open;
 mod plan;
-mod ports;
+pub mod ports;
 mod rows;
 mod shelf;
 

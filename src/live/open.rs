@@ -15,6 +15,7 @@ use dataflows::{
     identity::IdKey,
     port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
     rules::Rules,
+    ruling::Ruling,
     time::EventTime,
 };
 
@@ -26,10 +27,10 @@ use super::{
     rows::{self, Which},
 };
 use crate::{
-    commands::replay::secret,
     config::{Settings, SourceKind},
     engine::{self, reach::Reach},
     exit::{Exit, Failure, OrExit as _},
+    recount::secret,
 };
 
 /// Everything that a process needs to take part.
@@ -84,6 +85,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         owners: Default::default(),
         write_from: 0,
         published: HashSet::new(),
+        rulings: Vec::new(),
         rules: *rules,
         workers: place.workers,
     };
@@ -91,6 +93,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         true => None,
         false => Some(of_store.at_start(patience, || resume(&mut *store, &meaning, of_store))?),
     };
+    let rulings = resume.as_ref().map_or_else(Vec::new, |resume| passed_over(&mut *store, resume));
     let found = find(resume, claim.as_ref())?;
     let (mut chain, mut acknowledged) = (Vec::new(), Version::default());
     let (mut plan, state, letters) = match found {
@@ -99,7 +102,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
             let mut letters = ports::letters(settings, history)?;
             let published = letters.published().map_err(|error| of_letters.failure(error))?;
             let write_from = claim.map_or(0, |claim| claim.frontier);
-            let partitions = all_partitions(Partitions::default(), &offsets, rules);
+            let partitions = all_partitions(Partitions::default(), &offsets, 0);
             (Plan { partitions, write_from, published, ..base(history, secret()?) }, PartState::default(), letters)
         }
         Some(Loaded { manifest, state }) => {
@@ -125,9 +128,14 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
                 frontier: manifest.frontier,
                 write_from,
                 published,
+                rulings,
                 ..base(manifest.history, manifest.key)
             };
-            let partitions = all_partitions(manifest.partitions, &offsets, rules);
+            let mut known = manifest.partitions;
+            if known.watermark(manifest.frontier, rules) < manifest.watermark {
+                known.raise_floors(manifest.watermark, rules);
+            }
+            let partitions = all_partitions(known, &offsets, manifest.watermark);
             (Plan { partitions, ..plan }, plan::settled(state, write_from), letters)
         }
     };
@@ -218,6 +226,16 @@ fn resume(store: &mut dyn CheckpointStore, meaning: &Meaning, reach: Reach) -> R
     })
 }
 
+/// What the newer checkpoints ruled that are not resumed.
+fn passed_over(store: &mut dyn CheckpointStore, resume: &Resume) -> Vec<Ruling> {
+    match resume {
+        Resume::From { skipped, .. } => {
+            skipped.iter().flat_map(|(version, _)| checkpoints::readable_rulings(store, *version)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// The checkpoint to resume, or none where the log is to be counted from its first record.
 fn find(resume: Option<Resume>, claim: Option<&Claim>) -> Result<Option<Loaded>, Failure> {
     let Some(resume) = resume else {
@@ -277,8 +295,8 @@ fn same_log(input: &dyn Input, manifest: &Manifest) -> Result<(), Failure> {
 
 /// The partitions of a checkpoint, and those that were added since: these begin at their first record, and what is final
 /// by now stays so.
-fn all_partitions(mut known: Partitions, offsets: &[Offsets], rules: &Rules) -> Partitions {
-    let (is_fresh, watermark) = (known.0.is_empty(), known.watermark(rules));
+fn all_partitions(mut known: Partitions, offsets: &[Offsets], watermark: EventTime) -> Partitions {
+    let is_fresh = known.0.is_empty();
     let floor = known.least_clock();
     for (partition, (first, _)) in (0..).map(PartitionId).zip(offsets) {
         known.0.entry(partition).or_insert_with(|| {

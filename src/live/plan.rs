@@ -9,6 +9,7 @@ use dataflows::{
     identity::IdKey,
     port::{PartitionId, Version},
     rules::Rules,
+    ruling::Ruling,
     time::EventTime,
 };
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,8 @@ pub struct Plan {
     pub write_from: EventTime,
     /// Letters that are published already though their records are read again: partition and offset.
     pub published: HashSet<(PartitionId, u64)>,
+    /// What newer checkpoints ruled that are damaged.
+    pub rulings: Vec<Ruling>,
     /// The rules; every process has the same configuration.
     pub rules: Rules,
     /// Workers in each process.
@@ -55,7 +58,8 @@ pub struct Plan {
 
 impl Plan {
     /// The start of the dataflow with this state.
-    pub fn start(&self, state: PartState) -> Start {
+    pub fn start(&self, mut state: PartState) -> Start {
+        state.rulings.extend(&self.rulings);
         Start { frontier: self.frontier, number: self.number, partitions: self.partitions.clone(), state }
     }
 

@@ -15,7 +15,7 @@ const GENERATED: [&str; 9] =
     ["events", "videos", "zipf", "duplicates", "disorder_ms", "seed", "start", "span_ms", "types"];
 
 /// Partitions of a data set in files, as many as `run` has by default.
-const PARTITIONS: u32 = 4;
+pub const PARTITIONS: u32 = 4;
 
 #[derive(Clone, Debug, Args)]
 pub struct ProduceArgs {
@@ -78,11 +78,6 @@ impl ProduceArgs {
             }
             _ => Ok(()),
         }
-    }
-
-    /// How many files to write.
-    pub fn partitions(&self) -> u32 {
-        self.partitions.unwrap_or(PARTITIONS)
     }
 }
 

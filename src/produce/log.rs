@@ -10,9 +10,9 @@ use connectors::{
 
 use super::{Line, Target};
 use crate::{
-    commands::replay::log_failure,
     engine,
     exit::{Exit, Failure},
+    recount::log_failure,
 };
 
 /// Records of one append: enough to be fast, few enough to be a small loss when a write fails.

@@ -29,7 +29,7 @@ use self::{
     log::LogTarget,
     pace::Pace,
 };
-use crate::{commands::print, config::Settings, exit::Failure, progress::Progress};
+use crate::{cli::Server, commands::print, config::Settings, exit::Failure, progress::Progress};
 
 /// Lines between two looks at the clock for the progress.
 const PROGRESS_EVERY: u64 = 1024;
@@ -77,19 +77,7 @@ struct Sent {
 /// Sends what the arguments ask for and prints a summary.
 pub fn run(settings: &Settings, args: &ProduceArgs) -> Result<(), Failure> {
     args.check().map_err(Failure::usage)?;
-    let mut target: Box<dyn Target> = match &args.to {
-        To::Dir(dir) => Box::new(PartFiles::create(dir, args.partitions())?),
-        To::Http => Box::new(HttpTarget::new(&args.server, args.give_up_after_ms, args.rate)?),
-        To::Log(dir) => {
-            let dir = dir.clone().unwrap_or_else(|| settings.data_dir.join("log"));
-            Box::new(LogTarget::open(&dir, args.partitions.unwrap_or(settings.source.partitions.get()))?)
-        }
-        #[cfg(feature = "kafka")]
-        To::Kafka => {
-            let partitions = args.partitions.unwrap_or(settings.source.partitions.get());
-            Box::new(kafka::KafkaTarget::open(settings, partitions, args.give_up_after_ms)?)
-        }
-    };
+    let mut target = target(settings, &args.to, &args.server, args.partitions, args.give_up_after_ms, args.rate)?;
     let mut pace = Pace::new(args.rate);
     let started = Instant::now();
     let (sent, what) = match &args.from {
@@ -110,6 +98,28 @@ pub fn run(settings: &Settings, args: &ProduceArgs) -> Result<(), Failure> {
     };
     let outcome = target.finish()?;
     print(&summary(sent, &what, started.elapsed(), &outcome))
+}
+
+/// Opens what lines go to, creating it with so many partitions where it is missing.
+pub fn target(
+    settings: &Settings,
+    to: &To,
+    server: &Server,
+    partitions: Option<u32>,
+    give_up_after_ms: u64,
+    rate: Option<f64>,
+) -> Result<Box<dyn Target>, Failure> {
+    let of_source = settings.source.partitions.get();
+    Ok(match to {
+        To::Dir(dir) => Box::new(PartFiles::create(dir, partitions.unwrap_or(args::PARTITIONS))?),
+        To::Http => Box::new(HttpTarget::new(server, give_up_after_ms, rate)?),
+        To::Log(dir) => {
+            let dir = dir.clone().unwrap_or_else(|| settings.data_dir.join("log"));
+            Box::new(LogTarget::open(&dir, partitions.unwrap_or(of_source))?)
+        }
+        #[cfg(feature = "kafka")]
+        To::Kafka => Box::new(kafka::KafkaTarget::open(settings, partitions.unwrap_or(of_source), give_up_after_ms)?),
+    })
 }
 
 fn pump(

@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 use crate::{
     dedup::RememberedId,
     letter::DeadLetter,
+    ruling::Ruling,
     series::{SeriesNo, SeriesTable},
     time::Minute,
     window::CellState,
@@ -18,6 +19,7 @@ use super::part::{GroupState, PartState};
 pub struct Fold {
     groups: Vec<GroupFold>,
     letters: Vec<DeadLetter>,
+    rulings: Vec<Ruling>,
 }
 
 #[derive(Default)]
@@ -31,6 +33,7 @@ impl Fold {
     /// Adds the next part.
     pub fn add(&mut self, part: PartState) {
         self.letters.extend(part.letters);
+        self.rulings.extend(part.rulings);
         self.groups.resize_with(part.groups.len(), GroupFold::default);
         for (fold, group) in self.groups.iter_mut().zip(part.groups) {
             fold.add(group);
@@ -39,7 +42,7 @@ impl Fold {
 
     /// What they come to.
     pub fn finish(self) -> PartState {
-        let mut state = PartState { letters: self.letters, ..PartState::default() };
+        let mut state = PartState { letters: self.letters, rulings: self.rulings, ..PartState::default() };
         for (group, fold) in state.groups.iter_mut().zip(self.groups) {
             *group = fold.finish();
         }

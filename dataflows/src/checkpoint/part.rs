@@ -5,7 +5,7 @@
 //!
 //! Sections by kind: 1 names (count 4, then per name video id and event type, each length 4 and bytes), 2 ids
 //! ([`super::rows::IdRow`]), 3 cells ([`super::rows::CellRow`], whose series is a name's place in the group's names),
-//! 4 letters (see `put_letter`). Groups with nothing in them have no sections.
+//! 4 letters (see `put_letter`), 5 rulings (partition 4, what was ruled 4, offset 8 each). Groups with nothing in them have no sections.
 
 use crate::{
     dedup::{Remembered, RememberedId},
@@ -13,6 +13,7 @@ use crate::{
     identity::{KEY_GROUPS, KeyGroup},
     letter::DeadLetter,
     port::PartitionId,
+    ruling::{Ruled, Ruling},
     series::SeriesNo,
     time::Minute,
     window::CellState,
@@ -27,6 +28,7 @@ const NAMES: u32 = 1;
 const IDS: u32 = 2;
 const CELLS: u32 = 3;
 const LETTERS: u32 = 4;
+const RULINGS: u32 = 5;
 
 /// What one key group holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,11 +48,13 @@ pub struct PartState {
     pub groups: Vec<GroupState>,
     /// Dead letters that are not known to be published.
     pub letters: Vec<DeadLetter>,
+    /// Verdicts that the logs alone do not give.
+    pub rulings: Vec<Ruling>,
 }
 
 impl Default for PartState {
     fn default() -> Self {
-        Self { groups: vec![GroupState::default(); KEY_GROUPS], letters: Vec::new() }
+        Self { groups: vec![GroupState::default(); KEY_GROUPS], letters: Vec::new(), rulings: Vec::new() }
     }
 }
 
@@ -65,6 +69,14 @@ impl PartState {
             let mut fields = Fields::default();
             self.letters.iter().for_each(|letter| put_letter(&mut fields, letter));
             writer.section(LETTERS, 0, &fields.0);
+        }
+        if !self.rulings.is_empty() {
+            let mut fields = Fields::default();
+            for Ruling { partition, offset, ruled } in &self.rulings {
+                let number = RULED.iter().position(|known| known == ruled).expect("every ruling is listed");
+                fields.word(partition.0).word(number as u32).long(*offset);
+            }
+            writer.section(RULINGS, 0, &fields.0);
         }
         writer.finish()
     }
@@ -107,6 +119,7 @@ impl PartState {
                 IDS => group.ids = ids(section.payload).ok_or(bad("half an id"))?,
                 CELLS => group.cells = cells(section.payload, group.names.len()).ok_or(bad("a cell without a name"))?,
                 LETTERS => self.letters.extend(letters(section.payload).ok_or(bad("half a letter"))?),
+                RULINGS => self.rulings.extend(rulings(section.payload).ok_or(bad("half a ruling"))?),
                 _ => return Err(bad("a kind of section that this build doesn't know")),
             }
         }
@@ -213,6 +226,19 @@ const CAUSES: [Cause; 8] = [
     Cause::Empty,
 ];
 
+/// What is ruled by its stored numbers: only ever added to.
+const RULED: [Ruled; 3] = [Ruled::Late, Ruled::Repeat, Ruled::Counted];
+
+fn rulings(payload: &[u8]) -> Option<Vec<Ruling>> {
+    let mut fields = FieldReader(payload);
+    let mut rulings = Vec::new();
+    while !fields.is_done() {
+        let (partition, ruled) = (PartitionId(fields.word()?), *RULED.get(fields.word()? as usize)?);
+        rulings.push(Ruling { partition, offset: fields.long()?, ruled });
+    }
+    Some(rulings)
+}
+
 fn letters(payload: &[u8]) -> Option<Vec<DeadLetter>> {
     let mut fields = FieldReader(payload);
     let mut letters = Vec::new();
@@ -275,6 +301,8 @@ pub(crate) mod tests {
             letter(Reason::Oversize, Some(vec![1]), Some(0)),
             letter(Reason::Future, None, Some(u64::MAX)),
         ];
+        let ruling = |offset, ruled| Ruling { partition: PartitionId(2), offset, ruled };
+        state.rulings = vec![ruling(0, Ruled::Late), ruling(1 << 40, Ruled::Repeat), ruling(u64::MAX, Ruled::Counted)];
         state
     }
 

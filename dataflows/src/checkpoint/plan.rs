@@ -1,6 +1,9 @@
 //! Which checkpoint to resume: reads facts from the store, then decides in one pure function.
 
-use crate::port::{CheckpointStore, StoreError, Version};
+use crate::{
+    port::{CheckpointStore, StoreError, Version},
+    ruling::Ruling,
+};
 
 use super::{
     fold::Fold,
@@ -122,6 +125,13 @@ pub fn read_part(store: &mut dyn CheckpointStore, part: &PartInfo) -> Result<Par
         return Err(Damage::Mixed { name: part.name.clone() });
     }
     PartState::decode(&bytes).map_err(|error| Damage::Frame { name: part.name.clone(), error })
+}
+
+/// What a damaged checkpoint still says was ruled, as far as its manifest and parts can be read: its verdicts may have been
+/// told, though an older one is resumed.
+pub fn readable_rulings(store: &mut dyn CheckpointStore, version: Version) -> Vec<Ruling> {
+    let parts = read_manifest(store, version).map_or_else(|_| Vec::new(), |manifest| manifest.parts);
+    parts.iter().filter_map(|part| read_part(store, part).ok()).flat_map(|part| part.rulings).collect()
 }
 
 /// Reads a manifest alone.

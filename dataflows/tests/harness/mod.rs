@@ -3,6 +3,8 @@
 // Each test binary uses its own share of this.
 #![allow(dead_code)]
 
+pub mod drafts;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -10,7 +12,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     time::Duration,
@@ -39,6 +41,33 @@ use timely::communication::WorkerGuards;
 pub type Counts = BTreeMap<(String, String, EventTime), u64>;
 pub type Log = Arc<Vec<Vec<oracle::Record>>>;
 
+/// How many records of each partition have been appended by now.
+#[derive(Clone, Debug)]
+pub struct Appended(Arc<Vec<AtomicUsize>>);
+
+impl Appended {
+    /// All of them.
+    pub fn all(log: &Log) -> Self {
+        Self(Arc::new(log.iter().map(|records| AtomicUsize::new(records.len())).collect()))
+    }
+
+    /// None yet.
+    pub fn none(log: &Log) -> Self {
+        Self(Arc::new(log.iter().map(|_| AtomicUsize::new(0)).collect()))
+    }
+
+    /// Appends so many more to a partition, if it has them.
+    pub fn append(&self, log: &Log, partition: usize, records: usize) {
+        let end = self.0[partition].load(Ordering::SeqCst).saturating_add(records).min(log[partition].len());
+        self.0[partition].store(end, Ordering::SeqCst);
+    }
+
+    /// The ends by now.
+    pub fn ends(&self) -> Vec<u64> {
+        self.0.iter().map(|end| end.load(Ordering::SeqCst) as u64).collect()
+    }
+}
+
 /// A decoder for tests: no more than what the generated records need.
 #[derive(Clone)]
 pub struct PlainJson;
@@ -60,6 +89,7 @@ impl Decode for PlainJson {
 
 struct MemoryReader {
     log: Log,
+    appended: Appended,
     partition: usize,
     next: usize,
     batch: usize,
@@ -77,6 +107,7 @@ impl PartitionReader for MemoryReader {
 
     fn read(&mut self, visit: &mut dyn FnMut(Record<'_>) -> ControlFlow<()>) -> Result<Reached, SourceError> {
         let records = &self.log[self.partition];
+        let records = &records[..self.appended.0[self.partition].load(Ordering::SeqCst)];
         for _ in 0..self.batch {
             let Some(record) = records.get(self.next) else { return Ok(self.at_end) };
             let offset = self.next as u64;
@@ -97,13 +128,19 @@ impl PartitionReader for MemoryReader {
 }
 
 /// A millisecond passes whenever somebody looks.
-#[derive(Default)]
-struct LookTimer(Cell<u64>);
+struct LookTimer {
+    looks: Cell<u64>,
+    is_present: bool,
+}
 
 impl Timer for LookTimer {
     fn monotonic_ms(&self) -> u64 {
-        self.0.set(self.0.get() + 1);
-        self.0.get()
+        self.looks.set(self.looks.get() + 1);
+        self.looks.get()
+    }
+
+    fn is_wall_clock_within(&self, _: EventTime, _: u64) -> bool {
+        self.is_present
     }
 }
 
@@ -131,11 +168,16 @@ pub struct Live {
     state: RefCell<PartState>,
     /// By what was told last.
     is_full: Cell<bool>,
+    /// The newest announcement.
+    latest: RefCell<Option<Announcement>>,
 }
 
 pub struct Setup {
     pub rules: Rules,
     pub log: Log,
+    pub appended: Appended,
+    /// Whether the events are of the present by the wall clock.
+    pub is_present: bool,
     pub workers: usize,
     pub batch: usize,
     pub start: Arc<Start>,
@@ -164,6 +206,8 @@ impl Setup {
         Self {
             rules,
             log: Arc::clone(log),
+            appended: Appended::all(log),
+            is_present: false,
             workers,
             batch,
             start,
@@ -175,10 +219,11 @@ impl Setup {
 }
 
 fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>) -> Job<PlainJson> {
-    let (log, batch) = (Arc::clone(&setup.log), setup.batch);
+    let (log, appended, batch) = (Arc::clone(&setup.log), setup.appended.clone(), setup.batch);
     let reading = setup.reading;
     let open = move |partition: usize, next: usize| -> Box<dyn PartitionReader> {
-        let reader = MemoryReader { log: Arc::clone(&log), partition, next, batch, at_end };
+        let (log, appended) = (Arc::clone(&log), appended.clone());
+        let reader = MemoryReader { log, appended, partition, next, batch, at_end };
         let of = |seed: u64| seed.wrapping_add(partition as u64);
         match reading {
             Reading::Steady => Box::new(reader),
@@ -199,7 +244,7 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         readers,
         join: Box::new(move |partition| (index == 0).then(|| Ok(open(partition.0 as usize, 0)))),
         ended: Ended::ForGood,
-        timer: Rc::new(LookTimer::default()),
+        timer: Rc::new(LookTimer { looks: Cell::new(0), is_present: setup.is_present }),
         on_error: Box::new(move |error| match reading {
             Reading::BreaksOff(_) => drop(failed.send(Event::BrokeOff)),
             Reading::Steady | Reading::Unsteady(_) => panic!("{error}"),
@@ -284,7 +329,8 @@ impl Live {
             }
         })
         .expect("workers start");
-        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state, is_full: Cell::new(false) }
+        let (is_full, latest) = (Cell::new(false), RefCell::default());
+        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state, is_full, latest }
     }
 
     pub fn next(&self) -> Event {
@@ -298,11 +344,24 @@ impl Live {
         self.is_full.get()
     }
 
-    /// Notes what an event says of that.
+    /// The newest announcement that was looked at, if any was.
+    pub fn latest(&self) -> Option<Announcement> {
+        self.latest.borrow().clone()
+    }
+
+    /// Notes what an event says; the watermark never goes back.
     pub fn heed(&self, event: &Event) {
         match event {
             Event::Outcome(Outcome::Full) => self.is_full.set(true),
             Event::Outcome(Outcome::Room) => self.is_full.set(false),
+            Event::Told(announcement) => {
+                let before = self.latest.replace(Some(announcement.clone()));
+                let watermark = before.map_or(0, |before| before.watermark);
+                assert!(
+                    watermark <= announcement.watermark,
+                    "the watermark went back from {watermark}: {announcement:?}"
+                );
+            }
             _ => {}
         }
     }
@@ -350,7 +409,7 @@ impl Live {
         let mut state = fold.finish();
         let (frontier, partitions) = (cuts[0].frontier, cuts[0].partitions.clone());
         if number.is_multiple_of(2) {
-            state.forget(partitions.first_remembered(&self.rules));
+            state.forget(partitions.first_remembered(frontier, &self.rules));
         }
         let counted: u64 = partitions.0.values().map(|at| at.ledger.counted).sum();
         assert_eq!(counted, state.counted(), "the counted events are the sum over all windows, at every frontier");

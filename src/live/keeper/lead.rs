@@ -163,7 +163,7 @@ impl Lead {
             log: self.identity.log,
             key: self.identity.key,
             frontier: first.frontier,
-            watermark: first.partitions.watermark(rules),
+            watermark: first.partitions.watermark(first.frontier, rules),
             acknowledged: self.acknowledged,
             meaning: self.identity.meaning,
             partitions: first.partitions.clone(),

@@ -71,7 +71,7 @@ impl Chain {
         }
         let parts = self.parts[..of].to_vec();
         let name = format!("{:020}-{:020}.merged.part", newest.version.generation, newest.version.number);
-        let first = newest.partitions.first_remembered(rules);
+        let first = newest.partitions.first_remembered(newest.frontier, rules);
         match self.spawn(parts, name, first) {
             Ok(done) => self.merging = Some(Merging { of, done }),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "no parts are merged now"),

@@ -118,6 +118,26 @@ pub fn run(rules: &Rules, partitions: &[Vec<Record>]) -> Outcome {
     Outcome { verdicts, ..judge.finish() }
 }
 
+/// What was ruled of a partition's records, by their places, because of what other partitions had come to: late (behind what
+/// was final by then) or duplicate, either without a say in the clock; or counted, what it repeats being forgotten.
+pub type Rulings = Vec<BTreeMap<usize, Verdict>>;
+
+/// Judges all partitions, one after the other, with these verdicts given.
+pub fn run_ruled(rules: &Rules, partitions: &[Vec<Record>], rulings: &Rulings) -> Outcome {
+    let mut judge = Judge::new(*rules, partitions.len());
+    let mut verdicts = Vec::with_capacity(partitions.len());
+    for (partition, records) in partitions.iter().enumerate() {
+        let judged = records.iter().enumerate().map(|(place, record)| {
+            let ruled = rulings[partition].get(&place).copied();
+            let verdict = judge.verdict(partition, record.append_time_ms, &record.payload, ruled);
+            judge.ledger[partition].enter(verdict);
+            verdict
+        });
+        verdicts.push(judged.collect());
+    }
+    Outcome { verdicts, ..judge.finish() }
+}
+
 /// Judges records one at a time, for inputs that do not fit into memory. A partition's records are given in its order.
 #[derive(Clone, Debug)]
 pub struct Judge {
@@ -143,7 +163,7 @@ impl Judge {
     }
 
     pub fn judge(&mut self, partition: usize, append_time_ms: Option<u64>, payload: &[u8]) -> Verdict {
-        let verdict = self.verdict(partition, append_time_ms, payload);
+        let verdict = self.verdict(partition, append_time_ms, payload, None);
         self.ledger[partition].enter(verdict);
         verdict
     }
@@ -154,7 +174,13 @@ impl Judge {
         Outcome { verdicts: Vec::new(), ledger: self.ledger, counts: self.counts, clocks }
     }
 
-    fn verdict(&mut self, partition: usize, append_time_ms: Option<u64>, payload: &[u8]) -> Verdict {
+    fn verdict(
+        &mut self,
+        partition: usize,
+        append_time_ms: Option<u64>,
+        payload: &[u8],
+        ruled: Option<Verdict>,
+    ) -> Verdict {
         if RECORD_BYTES_MAX < payload.len() {
             return Verdict::Oversize;
         }
@@ -168,14 +194,21 @@ impl Judge {
         }
         // Late by the clock before the event; remembered by the clock with the event included.
         let clock = &mut self.clocks[partition];
-        let is_late = clock.is_late(event.timestamp_ms, self.rules.lateness_ms);
+        let is_behind = matches!(ruled, Some(Verdict::Late | Verdict::Duplicate));
+        let is_late = is_behind || clock.is_late(event.timestamp_ms, self.rules.lateness_ms);
         if !is_late {
             clock.observe(&event.event_id, event.timestamp_ms, self.rules.max_jump_ms);
         }
-        let now_ms = clock.now_ms().expect("a late event has a clock to be late by, any other sets it");
+        // None where all so far were behind.
+        let now_ms = clock.now_ms().unwrap_or(0);
         let identity = identity(&event);
         let counted_until = self.counted_until.get(&identity);
-        if counted_until.is_some_and(|end_ms| now_ms < end_ms.saturating_add(self.rules.remember_ms)) {
+        if ruled == Some(Verdict::Duplicate) {
+            assert!(counted_until.is_some(), "a duplicate repeats a counted event");
+            return Verdict::Duplicate;
+        }
+        if ruled.is_none() && counted_until.is_some_and(|end_ms| now_ms < end_ms.saturating_add(self.rules.remember_ms))
+        {
             return Verdict::Duplicate;
         }
         if is_late {

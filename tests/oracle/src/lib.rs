@@ -22,6 +22,6 @@ pub mod well;
 pub use cause::Cause;
 pub use event::{Event, decode};
 pub use hostile::{Jumps, Spec, hostile, hostile_each};
-pub use judge::{Counts, Judge, Ledger, Outcome, Record, Rules, Verdict, run};
+pub use judge::{Counts, Judge, Ledger, Outcome, Record, Rules, Rulings, Verdict, run, run_ruled};
 pub use partition::partition_of;
 pub use well::{Workload, well_behaved};
