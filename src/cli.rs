@@ -449,7 +449,7 @@ pub enum DeadLettersCommand {
 #[derive(Clone, Debug, Args)]
 pub struct ResendArgs {
     /// Letters to send, one JSON object a line as `list` prints them ("-": stdin) [default: those that are published]
-    #[arg(value_name = "FILE", required_unless_present = "reason")]
+    #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Only these
     #[arg(long)]

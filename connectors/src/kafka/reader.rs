@@ -84,6 +84,7 @@ impl Reader {
             end,
             at_end: false,
             finished: end.is_some_and(|end| end <= next_offset),
+            unreadable: None,
             state: State::Reading,
             checked: Instant::now(),
         })
@@ -217,15 +218,12 @@ impl Reader {
     }
 
     /// Serves what the client has to say besides records.
-    fn listen(&self) -> Result<(), SourceError> {
+    fn listen(&mut self) {
         for _ in 0..EVENTS {
             self.queue.consumer().poll(Duration::ZERO);
         }
         let context = rdkafka::consumer::Consumer::context(self.queue.consumer());
-        match context.take_unreadable() {
-            Some(what) => Err(SourceError::Corrupt { partition: self.partition, offset: self.next_offset, what }),
-            None => Ok(()),
-        }
+        self.unreadable = self.unreadable.take().or_else(|| context.take_unreadable());
     }
 
     /// Whether the end is proven: where there is a watch, by what the brokers told it within the last seconds.
@@ -266,9 +264,14 @@ impl Reader {
         if !self.is_reading()? {
             return Ok(Reached::Waiting);
         }
+        let told = self.unreadable.is_some();
         let held = self.queue.fill();
+        if held == 0 && told {
+            let what = self.unreadable.take().unwrap_or_default();
+            return Err(SourceError::Corrupt { partition: self.partition, offset: self.next_offset, what });
+        }
         if held < BATCH {
-            self.listen()?;
+            self.listen();
         }
         let before = self.next_offset;
         let flow = self.visit(visit)?;

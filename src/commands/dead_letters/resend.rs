@@ -55,6 +55,11 @@ pub fn run(settings: &Settings, args: &ResendArgs) -> Result<(), Failure> {
     if args.reason == Some(LetterReason::Late) {
         return Err(Failure::usage(LATE));
     }
+    if args.file.is_none() && args.reason.is_none() {
+        return Err(Failure::usage(
+            "name a FILE of mended letters, or with --reason which of the published ones to send",
+        ));
+    }
     let letters = match &args.file {
         Some(file) => lines(file)?,
         None => read(settings, args.reason, None)?,
