@@ -86,7 +86,7 @@ fn over_a_slow_link_two_processes_count_exactly() {
     }
     // The first one commits it, with parts of both.
     servers[0].client.wait_for_checkpoint_after(0);
-    assert!(met + 50 < stage.proxy.met(), "what they told each other was delayed");
+    assert!(met < stage.proxy.met(), "what they told each other was delayed");
     let [first, second] = servers;
     first.stop();
     second.wait_for_end(SOON).expect(0, &[]);
@@ -99,9 +99,9 @@ fn a_link_that_is_cut_shut_or_silent_ends_both_processes_and_the_next_start_goes
     let mut numbers = (0..).step_by(10);
     // harm | what one of them says of it
     let harms = [
-        (Harm::Reset { after_bytes: 1..200 }, "is gone"),
-        (Harm::HalfClose, "is gone"),
-        (Harm::Hold, "was silent for 5s"),
+        (Harm::Reset { after_bytes: 1..200 }, ["is gone", "is lost"]),
+        (Harm::HalfClose, ["is gone", "is lost"]),
+        (Harm::Hold, ["was silent for 5s"; 2]),
     ];
     for (harm, says) in harms {
         let servers = stage.start();
@@ -115,7 +115,7 @@ fn a_link_that_is_cut_shut_or_silent_ends_both_processes_and_the_next_start_goes
         for ended in [&first, &second] {
             ended.expect(1, &[]);
         }
-        let told = [&first, &second].iter().any(|ended| ended.stderr.contains(says));
+        let told = [&first, &second].iter().any(|ended| says.iter().any(|says| ended.stderr.contains(says)));
         assert!(told, "nobody says {says:?}: {first} {second}");
     }
     let [first, second] = stage.start();

@@ -47,6 +47,8 @@ pub struct Reader {
     /// The client said that it is at its end, and nothing came since.
     at_end: bool,
     finished: bool,
+    /// What the client said of an answer that it can't take in: of what is behind the records that it holds by then.
+    unreadable: Option<String>,
     state: State,
     checked: Instant,
 }
