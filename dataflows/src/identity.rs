@@ -61,7 +61,7 @@ impl Identifier {
     /// As [`IdKey::identify`].
     #[inline]
     pub fn identify(&mut self, video_id: &str, event_id: &str) -> EventKey {
-        const { assert!(1 + 2 * ID_BYTES_MAX <= sip::TEXT_BYTES_MAX) };
+        const { assert!(2 * ID_BYTES_MAX < sip::TEXT_BYTES_MAX) };
         let (video, event) = (video_id.as_bytes(), event_id.as_bytes());
         let length = 1 + video.len() + event.len();
         self.text[0] = video.len() as u8;

@@ -58,7 +58,9 @@ impl Ingest for Door {
 mod tests {
     use super::*;
 
-    struct Answers(fn() -> Result<Vec<(PartitionId, u64)>, IngestError>);
+    type Answer = Result<Vec<(PartitionId, u64)>, IngestError>;
+
+    struct Answers(fn() -> Answer);
 
     impl Ingest for Answers {
         fn append(&self, _: Vec<Entry>) -> BoxFuture<Result<Vec<(PartitionId, u64)>, IngestError>> {
