@@ -30,8 +30,9 @@ use dataflows::{
     time::{EventTime, Minute},
 };
 
+#[cfg(feature = "kafka")]
+use crate::config::Settings;
 use crate::{
-    config::Settings,
     engine::{self, FirstError, Handout, Monotonic, SendReader},
     exit::{Exit, Failure, OrExit as _},
     progress::Progress,

@@ -69,6 +69,7 @@ fn lines(table: &CountTable<'_>, wanted: &Range<EventTime>) -> Lines {
     lines
 }
 
+#[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "only servers have settings"))]
 fn open(settings: &Settings, from: &ReplayFrom) -> Result<Input, Failure> {
     match from {
         ReplayFrom::Files(pattern) => Input::files(pattern),

@@ -14,10 +14,12 @@ use connectors::{json::JsonEvents, letter::Letter};
 use dataflows::{event::RECORD_BYTES_MAX, port::Decode as _, time::EventTime};
 
 use super::{Reading, Unread, read};
+#[cfg(feature = "kafka")]
+use crate::config::SourceKind;
 use crate::{
     cli::{LetterReason, ResendArgs},
     commands::print,
-    config::{Settings, SourceKind},
+    config::Settings,
     engine,
     exit::{Exit, Failure, OrExit as _},
     logging,
