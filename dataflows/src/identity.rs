@@ -40,7 +40,8 @@ impl std::fmt::Debug for IdKey {
 pub type EventKey = [u64; 2];
 
 impl IdKey {
-    /// The identity of `event_id` under `video_id`. The length of the first keeps the two apart.
+    /// The identity of `event_id` under `video_id`, of [`ID_BYTES_MAX`] bytes each at most. The length of the first keeps the two
+    /// apart.
     pub fn identify(&self, video_id: &str, event_id: &str) -> EventKey {
         Identifier::new(*self).identify(video_id, event_id)
     }

@@ -10,8 +10,9 @@ use std::{
 use connectors::json::JsonEvents;
 use dataflows::{
     event::{Event, RECORD_BYTES_MAX},
-    identity::IdKey,
+    identity::{EventKey, IdKey},
     port::{Decode as _, PartitionId, Reached},
+    time::EventTime,
 };
 
 use crate::{
@@ -24,9 +25,19 @@ use crate::{
 /// While a broker has not answered yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// What a copy says besides its ids. No user is nobody's id, so the empty one stands for none.
+#[derive(PartialEq)]
+struct Said {
+    event_time: EventTime,
+    /// By its bits: of zero there are two.
+    value: Option<u64>,
+    /// Type and user.
+    others: EventKey,
+}
+
 /// The first copy of an event.
 struct First {
-    said: [u64; 2],
+    said: Said,
     partition: PartitionId,
     offset: u64,
 }
@@ -34,15 +45,18 @@ struct First {
 /// What has been seen, by identity.
 struct Seen {
     key: IdKey,
-    first: HashMap<[u64; 2], First>,
+    first: HashMap<EventKey, First>,
 }
 
 impl Seen {
     /// Notes an event; gives the place of the first copy if that says something else.
     fn note(&mut self, event: &Event<'_>, partition: PartitionId, offset: u64) -> Option<(PartitionId, u64)> {
         let id = self.key.identify(&event.video_id, &event.event_id);
-        let rest = format!("{}:{:?}:{:?}", event.event_time, event.user_id, event.value.map(f64::to_bits));
-        let said = self.key.identify(&event.event_type, &rest);
+        let said = Said {
+            event_time: event.event_time,
+            value: event.value.map(f64::to_bits),
+            others: self.key.identify(&event.event_type, event.user_id.as_deref().unwrap_or_default()),
+        };
         match self.first.entry(id) {
             Entry::Vacant(room) => {
                 room.insert(First { said, partition, offset });
@@ -111,5 +125,23 @@ mod tests {
         assert_eq!(note(&event("b", 6, None), 12), None);
         assert_eq!(note(&event("a", 6, None), 13), Some((PartitionId(3), 10)));
         assert_eq!(note(&event("a", 5, Some(1.0)), 14), Some((PartitionId(3), 10)));
+    }
+
+    /// What it said was hashed as text with quotes escaped, and that was longer than an identity may be.
+    #[test]
+    fn regression_the_longest_event_of_all_is_audited() {
+        let mut seen = Seen { key: IdKey([1, 2]), first: HashMap::new() };
+        let (id, user) = ("i".repeat(128), "\"".repeat(128));
+        let mut event = Event {
+            event_id: id.as_str().into(),
+            video_id: id.as_str().into(),
+            event_type: "t".repeat(64).into(),
+            event_time: u64::MAX,
+            user_id: Some(user.as_str().into()),
+            value: Some(f64::MIN_POSITIVE),
+        };
+        assert_eq!(seen.note(&event, PartitionId(3), 10), None);
+        event.user_id = None;
+        assert_eq!(seen.note(&event, PartitionId(3), 11), Some((PartitionId(3), 10)));
     }
 }
