@@ -8,7 +8,7 @@ mod live_support;
 use std::{fs, path::Path, process::Command};
 
 use live_support::{
-    Run, SOON,
+    Run, SOON, Server,
     client::{event, video_of_each},
     now_ms, tidemark,
     truth::{end_offsets, number},
@@ -32,18 +32,24 @@ fn replay(log: &Path, out: &Path) -> Vec<String> {
     fs::read_to_string(out).unwrap().lines().map(str::to_owned).collect()
 }
 
+/// A process whose watermark has passed by its only event, though three partitions have no clock at all, and the first has no more
+/// events; with the time of that event, and the watermark.
+fn passed_by(data_dir: &Path, video: &str) -> (Server, u64, u64) {
+    let server = run(data_dir).start();
+    let first = now_ms();
+    server.client.send(&[event("1", video, "view", first)]);
+    let watermark = wait_for("the watermark passes by the only event", SOON, || {
+        Some(number(&server.client.status()["watermark"])).filter(|watermark| first < *watermark)
+    });
+    (server, first, watermark)
+}
+
 #[test]
 fn time_goes_on_without_events_and_what_comes_behind_it_is_late_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let videos = video_of_each(PARTITIONS);
-    let server = run(&data_dir).start();
-    let first = now_ms();
-    server.client.send(&[event("1", &videos[0], "view", first)]);
-    // Three partitions have no clock at all, and the first has no more events.
-    let watermark = wait_for("the watermark passes by the only event", SOON, || {
-        Some(number(&server.client.status()["watermark"])).filter(|watermark| first < *watermark)
-    });
+    let (server, first, watermark) = passed_by(&data_dir, &videos[0]);
     assert_eq!(server.client.status()["watermark_held_by"]["partition"], serde_json::Value::Null);
 
     let (behind, present) = (event("2", &videos[1], "view", first), event("3", &videos[1], "view", now_ms()));
@@ -85,12 +91,7 @@ fn a_change_from_release_to_hold_keeps_what_is_final() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let videos = video_of_each(PARTITIONS);
-    let server = run(&data_dir).start();
-    let first = now_ms();
-    server.client.send(&[event("1", &videos[0], "view", first)]);
-    wait_for("the watermark passes by the only event", SOON, || {
-        Some(number(&server.client.status()["watermark"])).filter(|watermark| first < *watermark)
-    });
+    let (server, first, _) = passed_by(&data_dir, &videos[0]);
     server.stop();
     let server = run(&data_dir).env("TIDEMARK_TIME__QUIET", "hold").start();
     let watermark = number(&server.client.status()["watermark"]);

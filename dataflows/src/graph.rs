@@ -104,14 +104,16 @@ pub struct Serve {
 pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     let (index, peers) = (worker.index(), worker.peers());
     let start = &job.start;
-    let hub = Hub::new(board(start), facts(start, &job.rules));
+    let watermark = start.partitions.watermark(start.frontier, &job.rules);
+    let facts = Facts { frontier: start.frontier, watermark, partitions: start.partitions.clone() };
+    let hub = Hub::new(board(start), facts);
     let coordinator = Coordinator::new(peers, job.processes, start.number, start.frontier);
     control::control(worker, &hub, job.mailbox, (index == 0).then_some(coordinator), job.ear);
 
     let series = Rc::new(RefCell::new(SeriesTable::default()));
     // What a replay counts is taken whole, at its end.
     let mut state = Tally::new(Rc::clone(&series), job.take_all.is_none());
-    state.restore(&start.state, start.partitions.watermark(start.frontier, &job.rules), index, peers);
+    state.restore(&start.state, watermark, index, peers);
     let (decode, rules, key) = (job.decode, job.rules, job.key);
     let make = move |start| Lane::new(decode.clone(), rules, key, start, index, peers);
     let lanes = job.readers.into_iter().map(|reader| {
@@ -147,11 +149,6 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
             index::answers(arranged, &hub, series, serve.retain_ms, serve.desk, serve.reply);
         }
     });
-}
-
-fn facts(start: &Start, rules: &Rules) -> Facts {
-    let watermark = start.partitions.watermark(start.frontier, rules);
-    Facts { frontier: start.frontier, watermark, partitions: start.partitions.clone() }
 }
 
 fn board(start: &Start) -> Board {

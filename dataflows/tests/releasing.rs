@@ -16,12 +16,10 @@ use dataflows::{
 };
 use harness::{
     Appended, Counts, Live, Log, Setup,
-    drafts::{self, draft, log, oracle_rules},
+    drafts::{self, draft, ledgers, log, oracle_rules},
     replay,
 };
 use proptest::prelude::*;
-
-const VIDEOS: u8 = 6;
 
 fn rules() -> Rules {
     Rules { quiet: Quiet::Release, ..drafts::rules() }
@@ -40,16 +38,8 @@ fn expected(log: &Log, rulings: &[Ruling]) -> (Counts, Vec<Ledger>) {
         assert_eq!(before, None, "a record is ruled once: {ruling:?}");
     }
     let outcome = oracle::run_ruled(&oracle_rules(), log, &ruled);
-    let ledger = |ledger: &oracle::Ledger| Ledger {
-        read: ledger.read,
-        counted: ledger.counted,
-        duplicate: ledger.duplicate,
-        late: ledger.late,
-        future: ledger.future,
-        malformed: ledger.malformed,
-        oversize: ledger.oversize,
-    };
-    (outcome.counts, outcome.ledger.iter().map(ledger).collect())
+    let ledgers = ledgers(&outcome);
+    (outcome.counts, ledgers)
 }
 
 /// One job over its restarts, with everything that it has ever told.
@@ -69,6 +59,16 @@ impl Job {
         let start = Start::fresh((0..log.len() as u32).map(PartitionId));
         let (log, appended) = (Arc::clone(log), Appended::none(log));
         Self { log, appended, is_present, start: Arc::new(start), live: None, watermark: 0, finals: BTreeMap::new() }
+    }
+
+    /// One whose first partition has come to its end, and whose second is quiet after its first event.
+    fn of_two(log: &Log) -> Self {
+        let mut job = Self::new(log, false);
+        job.restart(rules(), 1, 17);
+        job.appended.append(log, 0, 3);
+        job.appended.append(log, 1, 1);
+        job.settle();
+        job
     }
 
     /// Starts where the last checkpoint was, after a crash if it was running.
@@ -95,14 +95,7 @@ impl Job {
                 None => drop(self.live().next()),
             }
         };
-        let mut counts = Counts::new();
-        for video in (0..VIDEOS).map(|video| format!("v{video}")) {
-            for kind in ["view", "like"] {
-                for (minute, count) in self.live().ask(&video, kind, settled.frontier) {
-                    counts.insert((video.clone(), kind.to_owned(), minute.start()), count);
-                }
-            }
-        }
+        let counts = self.live().answered(settled.frontier);
         let is_final = |window: &(String, String, u64), watermark| window.2 + MINUTE_MS <= watermark;
         for (window, count) in &self.finals {
             assert_eq!(counts.get(window), Some(count), "{window:?} was final");
@@ -197,11 +190,7 @@ fn a_quiet_partition_holds_nobody_back_and_what_it_brings_behind_the_watermark_i
     // The lateness is a minute: what is before 12:09 is behind.
     let (quiet, behind, present) = (NOON + 5 * MINUTE_MS, NOON + 9 * MINUTE_MS - 1, NOON + 9 * MINUTE_MS + 200);
     let log = two(&[("1", quiet), ("2", behind), ("1", quiet), ("3", present)]);
-    let mut job = Job::new(&log, false);
-    job.restart(rules(), 1, 17);
-    job.appended.append(&log, 0, 3);
-    job.appended.append(&log, 1, 1);
-    job.settle();
+    let mut job = Job::of_two(&log);
     job.checkpoint();
     job.appended.append(&log, 1, 3);
     let (settled, _) = job.settle();
@@ -220,11 +209,7 @@ fn a_quiet_partition_holds_nobody_back_and_what_it_brings_behind_the_watermark_i
 #[test]
 fn nothing_is_called_final_that_a_restart_without_a_checkpoint_would_judge_anew() {
     let log = two(&[("1", NOON + 5 * MINUTE_MS), ("2", NOON + 8 * MINUTE_MS)]);
-    let mut job = Job::new(&log, false);
-    job.restart(rules(), 1, 17);
-    job.appended.append(&log, 0, 3);
-    job.appended.append(&log, 1, 1);
-    job.settle();
+    let mut job = Job::of_two(&log);
     // What comes now is behind, but no checkpoint says so.
     job.restart(rules(), 2, 17);
     job.appended.append(&log, 1, 1);
@@ -235,11 +220,7 @@ fn nothing_is_called_final_that_a_restart_without_a_checkpoint_would_judge_anew(
 #[test]
 fn what_is_final_by_the_frontier_stays_so_when_quiet_partitions_hold_from_now_on() {
     let log = two(&[("1", NOON + 5 * MINUTE_MS), ("2", NOON + 9 * MINUTE_MS - 1)]);
-    let mut job = Job::new(&log, false);
-    job.restart(rules(), 1, 17);
-    job.appended.append(&log, 0, 3);
-    job.appended.append(&log, 1, 1);
-    job.settle();
+    let mut job = Job::of_two(&log);
     job.checkpoint();
     let watermark = job.start.partitions.watermark(job.start.frontier, &rules());
     let mut start = (*job.start).clone();

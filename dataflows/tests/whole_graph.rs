@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dataflows::{graph::Start, ledger::Ledger, port::PartitionId};
 use harness::{
     Counts, Live, Log, Reading, Setup,
-    drafts::{draft, log, oracle_rules, rules},
+    drafts::{draft, ledgers, log, oracle_rules, rules},
     replay,
 };
 use proptest::prelude::*;
@@ -15,16 +15,8 @@ use proptest::prelude::*;
 /// What the oracle expects.
 fn expected(log: &Log) -> (Counts, Vec<Ledger>) {
     let outcome = oracle::run(&oracle_rules(), log);
-    let ledger = |ledger: &oracle::Ledger| Ledger {
-        read: ledger.read,
-        counted: ledger.counted,
-        duplicate: ledger.duplicate,
-        late: ledger.late,
-        future: ledger.future,
-        malformed: ledger.malformed,
-        oversize: ledger.oversize,
-    };
-    (outcome.counts, outcome.ledger.iter().map(ledger).collect())
+    let ledgers = ledgers(&outcome);
+    (outcome.counts, ledgers)
 }
 
 fn fresh(partitions: usize) -> Arc<Start> {
@@ -34,15 +26,18 @@ fn fresh(partitions: usize) -> Arc<Start> {
 /// What a live job comes to: all counts, as it answers them, and the ledgers.
 fn settled(live: &Live, log: &Log) -> (Counts, Vec<Ledger>) {
     let settled = live.settle(log);
-    let mut answered = Counts::new();
-    for video in 0..6 {
-        for kind in ["view", "like"] {
-            for (minute, count) in live.ask(&format!("v{video}"), kind, settled.frontier) {
-                answered.insert((format!("v{video}"), kind.to_owned(), minute.start()), count);
-            }
+    (live.answered(settled.frontier), settled.partitions.iter().map(|at| at.ledger).collect())
+}
+
+/// Where a job goes on that took so many checkpoints, as far as something had changed, and crashed.
+fn crashed_after(live: Live, checkpoints: usize, mut start: Arc<Start>) -> Arc<Start> {
+    for _ in 0..checkpoints {
+        if let Some((at, _)) = live.checkpoint() {
+            start = Arc::new(at);
         }
     }
-    (answered, settled.partitions.iter().map(|at| at.ledger).collect())
+    live.crash();
+    start
 }
 
 proptest! {
@@ -72,12 +67,7 @@ proptest! {
         let mut start = fresh(partitions);
         for (workers, checkpoints) in incarnations {
             let live = Live::start(Setup::new(rules(), &log, workers, batch, Arc::clone(&start)));
-            for _ in 0..checkpoints {
-                if let Some((at, _)) = live.checkpoint() {
-                    start = Arc::new(at);
-                }
-            }
-            live.crash();
+            start = crashed_after(live, checkpoints, start);
         }
         let live = Live::start(Setup::new(rules(), &log, last, batch, Arc::clone(&start)));
         prop_assert_eq!(settled(&live, &log), expected(&log));
@@ -98,12 +88,7 @@ proptest! {
         for (number, (workers, checkpoints)) in (1..).zip(incarnations) {
             let reading = Reading::BreaksOff(seed.wrapping_mul(number));
             let live = Live::start(Setup { reading, ..Setup::new(rules(), &log, workers, batch, Arc::clone(&start)) });
-            for _ in 0..checkpoints {
-                if let Some((at, _)) = live.checkpoint() {
-                    start = Arc::new(at);
-                }
-            }
-            live.crash();
+            start = crashed_after(live, checkpoints, start);
         }
         let reading = Reading::Unsteady(seed);
         let live = Live::start(Setup { reading, ..Setup::new(rules(), &log, last, batch, Arc::clone(&start)) });

@@ -149,19 +149,23 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_letter_cannot_steer_the_terminal_and_keeps_its_value() {
-        let letter = Letter {
-            reason: "malformed".into(),
+    pub(super) fn letter(reason: &str, payload: Option<&str>) -> Letter {
+        Letter {
+            reason: reason.into(),
             detail: "json".into(),
             source: Source { topic: "log".into(), partition: 1, offset: 2 },
             received_at: None,
             key: None,
             key_base64: None,
             headers: Vec::new(),
-            payload: Some("\u{1b}[2J \u{9b}2J \u{202e}\u{1F600}\u{7f}".into()),
+            payload: payload.map(str::to_owned),
             payload_base64: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_letter_cannot_steer_the_terminal_and_keeps_its_value() {
+        let letter = letter("malformed", Some("\u{1b}[2J \u{9b}2J \u{202e}\u{1F600}\u{7f}"));
         let shown = line(&letter, true).unwrap();
         assert!(shown.chars().all(|character| !logging::misleads(character)), "{shown}");
         assert_eq!(serde_json::from_str::<Letter>(&shown).unwrap(), letter);

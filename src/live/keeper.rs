@@ -150,10 +150,9 @@ impl Keeper {
         if rows.is_empty() {
             return Ok(());
         }
-        self.facts.begin_rows(self.sink_name, rows.len());
-        let written = patiently(&self.facts, self.sink_reach, || sink.write(version, &rows));
-        self.facts.end_rows();
-        written
+        self.facts.while_rows_wait(self.sink_name, rows.len(), || {
+            patiently(&self.facts, self.sink_reach, || sink.write(version, &rows))
+        })
     }
 
     /// The next word, or `None` when it is time for a checkpoint; an error when nobody is left to speak.

@@ -29,11 +29,11 @@ impl<'a> Plain<'a> {
     /// Looks at all of a record.
     #[inline]
     pub(super) fn of(bytes: &'a [u8]) -> Option<Self> {
-        let (chunks, rest) = bytes.as_chunks::<CHUNK_BYTES>();
-        let (mut quotes, mut specials, mut not_ascii) = ([0; BYTES_MAX / 64], 0, 0);
         if BYTES_MAX < bytes.len() {
             return None;
         }
+        let (chunks, rest) = bytes.as_chunks::<CHUNK_BYTES>();
+        let (mut quotes, mut specials, mut not_ascii) = ([0; BYTES_MAX / 64], 0, 0);
         let mut last = [b' '; CHUNK_BYTES];
         last[..rest.len()].copy_from_slice(rest);
         let mut note = |number: usize, chunk: &[u8; CHUNK_BYTES]| {

@@ -14,25 +14,10 @@ pub(super) fn is_id(text: &str) -> bool {
 /// `[a-z][a-z0-9_.-]{0,63}`
 #[inline]
 pub(super) fn is_event_type(text: &str) -> bool {
-    /// What a byte may be: 1 in the first place too, 2 behind it.
-    const PLACES: [u8; 256] = {
-        let mut places = [0; 256];
-        let mut byte = 0;
-        while byte < places.len() {
-            places[byte] = match byte as u8 {
-                b'a'..=b'z' => 1 | 2,
-                b'0'..=b'9' | b'_' | b'.' | b'-' => 2,
-                _ => 0,
-            };
-            byte += 1;
-        }
-        places
-    };
-    let place = |byte: &u8| PLACES[usize::from(*byte)];
+    let is_letter = |byte: &u8| byte.is_ascii_lowercase();
+    let may_follow = |byte: &u8| is_letter(byte) || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
     match text.as_bytes() {
-        [first, rest @ ..] => {
-            rest.len() < EVENT_TYPE_BYTES_MAX && place(first) & 1 != 0 && rest.iter().all(|byte| place(byte) & 2 != 0)
-        }
+        [first, rest @ ..] => rest.len() < EVENT_TYPE_BYTES_MAX && is_letter(first) && rest.iter().all(may_follow),
         [] => false,
     }
 }

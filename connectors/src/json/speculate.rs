@@ -99,15 +99,6 @@ impl<'a> Rest<'_, 'a> {
     /// *How to read floating point numbers accurately*, 1990).
     #[inline]
     fn short_number(&mut self) -> Option<f64> {
-        const TENS: [u64; 16] = {
-            let mut tens = [1; 16];
-            let mut power = 1;
-            while power < tens.len() {
-                tens[power] = tens[power - 1] * 10;
-                power += 1;
-            }
-            tens
-        };
         let begin = self.at;
         let whole = self.integer()?;
         if self.literal(b".").is_none() {
@@ -118,7 +109,7 @@ impl<'a> Rest<'_, 'a> {
         if digits == 0 || 16 < self.at - begin {
             return None;
         }
-        let tens = TENS[digits];
+        let tens = words::TENS[digits];
         Some((whole * tens + fraction) as f64 / tens as f64)
     }
 }

@@ -2,6 +2,17 @@
 
 const ONES: u64 = 0x0101_0101_0101_0101;
 
+/// The powers of ten up to that of the most digits that are taken together.
+pub(super) const TENS: [u64; 17] = {
+    let mut tens = [1; 17];
+    let mut power = 1;
+    while power < tens.len() {
+        tens[power] = tens[power - 1] * 10;
+        power += 1;
+    }
+    tens
+};
+
 /// The number that decimal digits stand for, and how many of them there are: 0 where none is, `None` if more than 16.
 #[inline]
 pub(super) fn decimal(bytes: &[u8]) -> Option<(u64, usize)> {
@@ -15,7 +26,6 @@ pub(super) fn decimal(bytes: &[u8]) -> Option<(u64, usize)> {
     if more == 8 && bytes.get(16).is_some_and(u8::is_ascii_digit) {
         return None;
     }
-    const TENS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
     Some((number(word, 8) * TENS[more] + number(next, more), 8 + more))
 }
 

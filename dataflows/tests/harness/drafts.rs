@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use dataflows::rules::Rules;
+use dataflows::{ledger::Ledger, rules::Rules};
 use proptest::prelude::*;
 
 use super::Log;
+
+/// How many videos there are: v0 and on.
+pub const VIDEOS: u8 = 6;
 
 /// Short spans, so that a few hundred events meet every rule.
 pub fn rules() -> Rules {
@@ -32,6 +35,20 @@ pub fn oracle_rules() -> oracle::Rules {
     }
 }
 
+/// The oracle's ledgers, as the job has them.
+pub fn ledgers(outcome: &oracle::Outcome) -> Vec<Ledger> {
+    let ledger = |ledger: &oracle::Ledger| Ledger {
+        read: ledger.read,
+        counted: ledger.counted,
+        duplicate: ledger.duplicate,
+        late: ledger.late,
+        future: ledger.future,
+        malformed: ledger.malformed,
+        oversize: ledger.oversize,
+    };
+    outcome.ledger.iter().map(ledger).collect()
+}
+
 /// One event to come: which id, which video and type, how far the partition's time goes on and how far this is off it.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -53,7 +70,7 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => 1_000_000..=1_000_050_i64,
     ];
     let append = prop_oneof![3 => Just(None), 1 => (-40_000..=40_000_i64).prop_map(Some)];
-    (0..60_u8, 0..6_u8, 0..2_u8, 0..4_000_u64, off, append, 0..30_u8).prop_map(
+    (0..60_u8, 0..VIDEOS, 0..2_u8, 0..4_000_u64, off, append, 0..30_u8).prop_map(
         |(id, video, kind, step_ms, off_ms, append_ms, bad)| Draft {
             id,
             video,

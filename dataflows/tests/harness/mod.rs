@@ -433,6 +433,19 @@ impl Live {
         }
     }
 
+    /// All counts of the videos that drafts are of, as it answers them.
+    pub fn answered(&self, as_of: EventTime) -> Counts {
+        let mut counts = Counts::new();
+        for video in (0..drafts::VIDEOS).map(|video| format!("v{video}")) {
+            for kind in ["view", "like"] {
+                for (minute, count) in self.ask(&video, kind, as_of) {
+                    counts.insert((video.clone(), kind.to_owned(), minute.start()), count);
+                }
+            }
+        }
+        counts
+    }
+
     pub fn ask(&self, video: &str, kind: &str, as_of: EventTime) -> Vec<(Minute, u64)> {
         let (first, end) = (Minute(0), Minute(u32::MAX));
         let question = Question { video_id: video.into(), event_type: kind.into(), first, end, as_of };

@@ -177,25 +177,9 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use connectors::letter::Source;
-
-    use super::*;
+    use super::{super::tests::letter, *};
 
     const NOW: EventTime = 1_795_000_000_000;
-
-    fn letter(reason: &str, payload: Option<&str>) -> Letter {
-        Letter {
-            reason: reason.into(),
-            detail: "json".into(),
-            source: Source { topic: "log".into(), partition: 1, offset: 2 },
-            received_at: None,
-            key: None,
-            key_base64: None,
-            headers: Vec::new(),
-            payload: payload.map(str::to_owned),
-            payload_base64: None,
-        }
-    }
 
     fn event(timestamp: u64) -> String {
         format!(r#"{{"event_id":"e","video_id":"v","event_type":"view","timestamp":{timestamp}}}"#)

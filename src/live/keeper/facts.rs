@@ -97,13 +97,13 @@ impl KeeperFacts {
         }
     }
 
-    pub(super) fn begin_rows(&self, sink: &'static str, rows: usize) {
-        let begun = Rows { sink, rows, since: Instant::now(), said: None };
-        *self.rows.lock().expect("nobody panics while holding it") = Some(begun);
-    }
-
-    pub(super) fn end_rows(&self) {
-        *self.rows.lock().expect("nobody panics while holding it") = None;
+    /// Does what rows wait for.
+    pub(super) fn while_rows_wait<T>(&self, sink: &'static str, rows: usize, act: impl FnOnce() -> T) -> T {
+        let set = |rows| *self.rows.lock().expect("nobody panics while holding it") = rows;
+        set(Some(Rows { sink, rows, since: Instant::now(), said: None }));
+        let done = act();
+        set(None);
+        done
     }
 
     /// Notes the checkpoint that was resumed, or is now committed.

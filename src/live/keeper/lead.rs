@@ -130,12 +130,10 @@ impl Lead {
         keeper.facts.set_last(CheckpointFacts { number, frontier, age_ms: 0, bytes, duration_ms });
         if let Some(sink) = keeper.sink.as_mut().filter(|_| keeper.write_from <= frontier) {
             let claim = Claim { history: self.identity.history, generation: version.generation, frontier };
-            // The rows wait for it.
             let rows = made.cuts.iter().flat_map(|cut| &cut.part.groups).map(|group| group.cells.len()).sum();
-            keeper.facts.begin_rows(keeper.sink_name, rows);
-            let claimed = patiently(&keeper.facts, keeper.sink_reach, || sink.set_claim(&claim));
-            keeper.facts.end_rows();
-            claimed?;
+            keeper.facts.while_rows_wait(keeper.sink_name, rows, || {
+                patiently(&keeper.facts, keeper.sink_reach, || sink.set_claim(&claim))
+            })?;
         }
         tracing::debug!(number, frontier, bytes, "checkpoint committed");
         Ok(Committed { manifest, parts })
