@@ -20,9 +20,10 @@ use connectors::{
 };
 use dataflows::{
     announce::Announcement,
+    functions::Functions,
     graph::{self, Job, Start},
     identity::IdKey,
-    lane::Ended,
+    lane::{Ended, Format},
     port::{CountRow, PartitionId, SourceError},
     rules::{Quiet, Rules},
     ruling::Ruling,
@@ -144,6 +145,7 @@ pub fn log_failure(error: LogError) -> Failure {
 pub fn rows(
     workers: usize,
     rules: Rules,
+    functions: &Functions,
     input: Input,
     rulings: Vec<Ruling>,
     wanted: Range<EventTime>,
@@ -151,7 +153,7 @@ pub fn rows(
     let take = move |table: CountTable<'_>, as_of| -> Vec<CountRow> {
         table.rows(as_of).filter(|row| wanted.contains(&row.window_start)).collect()
     };
-    let (rows, last) = count(workers, rules, input, rulings, take)?;
+    let (rows, last) = count(workers, rules, functions, input, rulings, take)?;
     let finality = |row: CountRow| CountRow { is_final: last.is_final(Minute::of(row.window_start)), ..row };
     Ok((rows.into_iter().flatten().map(finality).collect(), last))
 }
@@ -161,6 +163,7 @@ pub fn rows(
 pub fn count<T: Send + 'static>(
     workers: usize,
     rules: Rules,
+    functions: &Functions,
     input: Input,
     rulings: Vec<Ruling>,
     take: impl Fn(CountTable<'_>, EventTime) -> T + Send + Sync + 'static,
@@ -175,13 +178,14 @@ pub fn count<T: Send + 'static>(
     let take = Arc::new(take);
     let last: Arc<Mutex<Option<Announcement>>> = Arc::default();
     let (failed, announced, ended) = (Arc::clone(&errors), Arc::clone(&last), input.ended);
+    let format = Format { decode: JsonEvents, functions: functions.clone() };
     let read = (input.unit == "records").then(|| Arc::clone(&input.progress));
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
         let (ends, take, failed) = (ends.clone(), Arc::clone(&take), Arc::clone(&failed));
         let (announced, read, first) = (Arc::clone(&announced), read.clone(), worker.index() == 0);
         let on_error = Arc::clone(&failed);
         let job = Job {
-            decode: JsonEvents,
+            format: format.clone(),
             rules,
             key,
             start: Arc::clone(&start),

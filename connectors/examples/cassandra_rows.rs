@@ -56,6 +56,7 @@ fn write(tables: &mut Tables, number: u64, rows: u64, rows_per_video: u64) -> Re
             event_type: "view".to_owned(),
             window_start: 1_767_225_600_000 + row % rows_per_video * MINUTE_MS,
             count: row,
+            stats: None,
             is_final: false,
             as_of: 1_767_225_600_000,
         })

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod control;
 pub mod dedup;
 pub mod event;
+pub mod functions;
 pub mod graph;
 pub mod identity;
 mod ids;
@@ -28,6 +29,7 @@ pub mod ruling;
 pub mod series;
 mod sip;
 pub mod source;
+mod summaries;
 pub mod table;
 pub mod tally;
 #[cfg(feature = "testkit")]

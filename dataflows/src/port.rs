@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{Cause, Event},
+    functions::stats::Stats,
     letter::DeadLetter,
     time::EventTime,
 };
@@ -181,6 +182,8 @@ pub struct CountRow {
     pub window_start: EventTime,
     /// How many events.
     pub count: u64,
+    /// The functions that are kept of it, if any.
+    pub stats: Option<Stats>,
     /// Whether the watermark had reached the window's end.
     pub is_final: bool,
     /// The frontier at which this is true.

@@ -31,13 +31,14 @@ use crate::{
     control::{Cut, Gate, Hub, Message},
     dedup::{Remembered, Verdict},
     identity::KeyGroup,
-    index::{Increment, Measures},
+    index::{Increment, Measures, StatsIncrement},
     letter::DeadLetter,
     parcel::Parcel,
     port::{PartitionId, Timer},
     rules::Rules,
     ruling::{Ruled, Ruling},
     series::{Interned, SeriesNo, SeriesTable},
+    summaries::Summaries,
     table::CountTable,
     time::{END_OF_TIME, EventTime},
     window::{CellState, Counts},
@@ -80,6 +81,7 @@ pub struct Tally {
     numbers: BTreeMap<PartitionId, Numbers>,
     remembered: Remembered,
     counts: Counts,
+    summaries: Summaries,
     letters: Vec<DeadLetter>,
     /// Since the last cut.
     rulings: Vec<Ruling>,
@@ -100,6 +102,7 @@ impl Tally {
             numbers: BTreeMap::new(),
             remembered: Remembered::new(is_cut),
             counts: Counts::default(),
+            summaries: Summaries::default(),
             letters: Vec::new(),
             rulings: Vec::new(),
         }
@@ -119,6 +122,9 @@ impl Tally {
             self.remembered.restore(group, stored.ids.iter().copied());
             for cell in &stored.cells {
                 self.counts.restore(CellState { series: series[cell.series.0 as usize], ..*cell });
+            }
+            for (place, minute, stats) in &stored.stats {
+                self.summaries.restore(series[place.0 as usize], *minute, stats.clone());
             }
         }
     }
@@ -143,6 +149,7 @@ impl Tally {
         }
         let mut late = parcel.late.into_iter();
         let mut to_rule = parcel.to_rule.iter().peekable();
+        let mut details = parcel.details.iter().peekable();
         let mut placed = [(SeriesNo(0), KeyGroup(0)); BLOCK_ROWS];
         let mut place = 0_u32;
         for rows in parcel.rows.chunks(BLOCK_ROWS) {
@@ -158,10 +165,14 @@ impl Tally {
                 {
                     self.rulings.push(Ruling { partition: parcel.partition, offset: *offset, ruled });
                 }
+                let detail = details.next_if(|detail| detail.place == place);
                 place += 1;
                 match verdict {
                     Verdict::Counted => {
                         self.counts.add(series, row.minute);
+                        if let Some(detail) = detail {
+                            self.summaries.add(series, row.minute, detail.detail());
+                        }
                         news.counted += 1;
                     }
                     Verdict::Duplicate => news.duplicate += 1,
@@ -196,6 +207,9 @@ impl Tally {
                 group.names.push((name.video_id.to_string(), name.event_type.to_string()));
                 SeriesNo(group.names.len() as u32 - 1)
             });
+            if let Some(stats) = self.summaries.get(cell.series, cell.minute) {
+                group.stats.push((place, cell.minute, stats.clone()));
+            }
             group.cells.push(CellState { series: place, ..cell });
         }
         part
@@ -220,8 +234,15 @@ pub struct TallyJob {
     pub take_all: Option<TakeAll>,
 }
 
-/// The outputs of the operator: increments for the index, news for the announcer.
-pub type Tallied<'scope> = (StreamVec<'scope, EventTime, Increment>, StreamVec<'scope, EventTime, News>);
+/// The outputs of the operator.
+pub struct Tallied<'scope> {
+    /// Increments of counts, for the index.
+    pub counts: StreamVec<'scope, EventTime, Increment>,
+    /// Increments of functions, for theirs.
+    pub functions: StreamVec<'scope, EventTime, StatsIncrement>,
+    /// For the announcer.
+    pub news: StreamVec<'scope, EventTime, News>,
+}
 
 /// Builds the operator. `resumed` is the frontier that `tally` was restored at, 0 for an empty one.
 pub fn tally<'scope>(
@@ -234,9 +255,10 @@ pub fn tally<'scope>(
     let mut builder = OperatorBuilder::new("Tally".to_owned(), scope);
     let info = builder.operator_info();
     let mut input = builder.new_input(parcels, Exchange::new(|parcel: &Parcel| u64::from(parcel.to)));
-    let (increments, index) = builder.new_output();
-    let (news, announcer) = builder.new_output();
-    let mut increments = OutputBuilder::from(increments);
+    let (counts, to_index) = builder.new_output();
+    let (functions, to_functions) = builder.new_output();
+    let (news, to_announcer) = builder.new_output();
+    let (mut counts, mut functions) = (OutputBuilder::from(counts), OutputBuilder::from(functions));
     let mut news = OutputBuilder::from(news);
     hub.wake_on_change(scope.activator_for(info.address.clone()));
     let again = scope.activator_for(info.address);
@@ -251,10 +273,8 @@ pub fn tally<'scope>(
         is_full: false,
         held_since: None,
     };
-    builder.build(move |mut capabilities| {
-        let for_news = capabilities.pop();
-        let for_index = capabilities.pop();
-        worker.capabilities = for_index.zip(for_news);
+    builder.build(move |capabilities| {
+        worker.capabilities = capabilities.try_into().ok();
         let mut restored = false;
         move |frontiers| {
             // `for_each` keeps the order of arrival, which a partition's records depend on.
@@ -262,20 +282,27 @@ pub fn tally<'scope>(
                 let time = *capability.least().expect("parcels travel at a time");
                 worker.stash.entry(time).or_default().append(batch);
             });
-            let (mut increments, mut news) = (increments.activate(), news.activate());
+            let mut outputs =
+                Outputs { counts: counts.activate(), functions: functions.activate(), news: news.activate() };
             if !restored {
                 restored = true;
-                worker.give_restored(&mut increments);
+                worker.give_restored(&mut outputs);
             }
-            if worker.work(&frontiers[0], &mut increments, &mut news) {
+            if worker.work(&frontiers[0], &mut outputs) {
                 again.activate();
             }
         }
     });
-    (index, announcer)
+    Tallied { counts: to_index, functions: to_functions, news: to_announcer }
 }
 
 type Output<'a, D> = OutputBuilderSession<'a, EventTime, CapacityContainerBuilder<Vec<D>>>;
+
+struct Outputs<'a> {
+    counts: Output<'a, Increment>,
+    functions: Output<'a, StatsIncrement>,
+    news: Output<'a, News>,
+}
 
 /// The operator's own state, around the worker's.
 struct TallyWorker {
@@ -284,7 +311,8 @@ struct TallyWorker {
     job: TallyJob,
     worker: usize,
     stash: BTreeMap<EventTime, Vec<Parcel>>,
-    capabilities: Option<(Capability<EventTime>, Capability<EventTime>)>,
+    /// Of each output.
+    capabilities: Option<[Capability<EventTime>; 3]>,
     last_time: EventTime,
     is_full: bool,
     /// Since when the gate is not open.
@@ -293,22 +321,17 @@ struct TallyWorker {
 
 impl TallyWorker {
     /// Gives the index what a checkpoint restored, just before the frontier resumed at.
-    fn give_restored(&mut self, increments: &mut Output<'_, Increment>) {
+    fn give_restored(&mut self, outputs: &mut Outputs<'_>) {
         let resumed = self.hub.with(|shared| shared.applied);
         self.last_time = resumed;
         if let Some(before) = resumed.checked_sub(1) {
-            self.give_increments(before, increments);
+            self.give_increments(before, outputs);
             self.let_go(resumed);
         }
     }
 
     /// Applies what the frontier and the gate allow, cuts where a cut is due; says whether it stopped short of that.
-    fn work(
-        &mut self,
-        frontier: &MutableAntichain<EventTime>,
-        increments: &mut Output<'_, Increment>,
-        news: &mut Output<'_, News>,
-    ) -> bool {
+    fn work(&mut self, frontier: &MutableAntichain<EventTime>, outputs: &mut Outputs<'_>) -> bool {
         let complete = frontier.frontier().as_option().copied().unwrap_or(END_OF_TIME);
         let mut fuel = FUEL_ROWS;
         loop {
@@ -322,7 +345,7 @@ impl TallyWorker {
                 Gate::Held => applied,
                 Gate::CutAt { frontier, .. } => frontier.min(complete),
             };
-            if !self.apply_until(until, &mut fuel, increments, news) {
+            if !self.apply_until(until, &mut fuel, outputs) {
                 return true;
             }
             match gate {
@@ -337,16 +360,10 @@ impl TallyWorker {
     }
 
     /// Applies the stash before `until`; says whether the fuel lasted.
-    fn apply_until(
-        &mut self,
-        until: EventTime,
-        fuel: &mut usize,
-        increments: &mut Output<'_, Increment>,
-        news: &mut Output<'_, News>,
-    ) -> bool {
+    fn apply_until(&mut self, until: EventTime, fuel: &mut usize, outputs: &mut Outputs<'_>) -> bool {
         while let Some(step) = self.stash.first_entry().filter(|step| *step.key() < until) {
             let (time, parcels) = step.remove_entry();
-            self.apply_step(time, parcels, fuel, increments, news);
+            self.apply_step(time, parcels, fuel, outputs);
             if *fuel == 0 {
                 self.let_go(time + 1);
                 return false;
@@ -356,14 +373,7 @@ impl TallyWorker {
         true
     }
 
-    fn apply_step(
-        &mut self,
-        time: EventTime,
-        parcels: Vec<Parcel>,
-        fuel: &mut usize,
-        increments: &mut Output<'_, Increment>,
-        news: &mut Output<'_, News>,
-    ) {
+    fn apply_step(&mut self, time: EventTime, parcels: Vec<Parcel>, fuel: &mut usize, outputs: &mut Outputs<'_>) {
         let mut told: BTreeMap<PartitionId, News> = BTreeMap::new();
         for parcel in parcels {
             *fuel = fuel.saturating_sub(parcel.rows.len() + 1);
@@ -376,21 +386,22 @@ impl TallyWorker {
             told.entry(more.partition).or_insert_with(|| News::new(more.partition)).merge(more);
         }
         self.last_time = time;
-        self.give_increments(time, increments);
-        if let Some((_, capability)) = &self.capabilities {
-            news.session(&capability.delayed(&time)).give_iterator(told.into_values());
+        self.give_increments(time, outputs);
+        if let Some([.., capability]) = &self.capabilities {
+            outputs.news.session(&capability.delayed(&time)).give_iterator(told.into_values());
         }
     }
 
-    fn give_increments(&mut self, time: EventTime, increments: &mut Output<'_, Increment>) {
-        if !self.job.feeds_index {
-            return;
-        }
-        if let Some((capability, _)) = &self.capabilities {
-            let unsent = self.tally.counts.take_unsent();
-            let increment = |(series, minute, count)| ((series, minute), time, Measures::counted(count));
-            increments.session(&capability.delayed(&time)).give_iterator(unsent.map(increment));
-        }
+    fn give_increments(&mut self, time: EventTime, outputs: &mut Outputs<'_>) {
+        let summaries = self.tally.summaries.take_unsent();
+        let Some([for_counts, for_functions, _]) = self.capabilities.as_ref().filter(|_| self.job.feeds_index) else {
+            return summaries.for_each(drop);
+        };
+        let increment = |(series, minute, stats)| ((series, minute), time, stats);
+        outputs.functions.session(&for_functions.delayed(&time)).give_iterator(summaries.map(increment));
+        let counts = self.tally.counts.take_unsent();
+        let increment = |(series, minute, count)| ((series, minute), time, Measures::counted(count));
+        outputs.counts.session(&for_counts.delayed(&time)).give_iterator(counts.map(increment));
     }
 
     /// Everything before `applied` is applied: forgets what nobody remembers, and lets the frontier pass.
@@ -402,10 +413,9 @@ impl TallyWorker {
         self.tally.remembered.sweep(first);
         self.tell_if_full();
         match &mut self.capabilities {
-            Some((for_index, for_news)) if applied < END_OF_TIME => {
-                if *for_index.time() < applied {
-                    for_index.downgrade(&applied);
-                    for_news.downgrade(&applied);
+            Some(capabilities) if applied < END_OF_TIME => {
+                for capability in capabilities.iter_mut().filter(|capability| *capability.time() < applied) {
+                    capability.downgrade(&applied);
                 }
             }
             _ => self.capabilities = None,
@@ -447,7 +457,10 @@ impl TallyWorker {
     fn finish(&mut self) {
         if let Some(take_all) = self.job.take_all.take() {
             let names = self.tally.series.borrow();
-            take_all(CountTable::sorted(&names, &self.tally.counts), self.last_time + self.job.rules.tick_ms);
+            take_all(
+                CountTable::sorted(&names, &self.tally.counts, &self.tally.summaries),
+                self.last_time + self.job.rules.tick_ms,
+            );
         }
     }
 }

@@ -16,6 +16,7 @@ use dataflows::{
         manifest::{Manifest, Meaning},
         plan::Loaded,
     },
+    functions::stats::Stats,
     port::{CountRow, Version},
     rules::Rules,
     time::{EventTime, Minute},
@@ -37,6 +38,8 @@ pub type Window = (String, String, EventTime);
 
 /// Counts of windows; one that isn't there holds nothing.
 pub type Counts = BTreeMap<Window, u64>;
+/// What is beside the counts.
+type Functions = BTreeMap<Window, Stats>;
 
 /// Audits, and mends if that is wanted.
 pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
@@ -51,9 +54,11 @@ pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
     let until: Vec<u64> = manifest.partitions.0.values().map(|at| at.next_offset).collect();
     let rules = rules(&settings, &manifest.meaning);
     let input = open(&settings, manifest, &until)?;
+    let workers = settings.workers.get();
     let (rows, _) =
-        recount::rows(settings.workers.get(), rules, input, loaded.state.rulings.clone(), 0..EventTime::MAX)?;
-    let right: Counts = rows.into_iter().map(|row| (window(&row), row.count)).collect();
+        recount::rows(workers, rules, &settings.functions, input, loaded.state.rulings.clone(), 0..EventTime::MAX)?;
+    let right: Counts = rows.iter().map(|row| (window(row), row.count)).collect();
+    let functions: Functions = rows.into_iter().filter_map(|row| Some((window(&row), row.stats?))).collect();
     copies::tell(open(&settings, manifest, &until)?)?;
 
     let cells = cells(&loaded);
@@ -69,7 +74,7 @@ pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
         served_wrong.len()
     );
     if args.apply && !served_wrong.is_empty() {
-        mend::write(&settings, manifest, &served_wrong)?;
+        mend::write(&settings, manifest, &served_wrong, &functions)?;
         eprintln!("{} rows are written anew", served_wrong.len());
     }
     conclude(kept_wrong.len(), if args.apply { 0 } else { served_wrong.len() })
@@ -151,13 +156,14 @@ pub struct Difference {
 
 impl Difference {
     /// The row as it should be at a checkpoint.
-    fn row(&self, manifest: &Manifest) -> CountRow {
+    fn row(&self, manifest: &Manifest, functions: &Functions) -> CountRow {
         let (video_id, event_type, window_start) = self.window.clone();
         CountRow {
             video_id,
             event_type,
             window_start,
             count: self.right,
+            stats: functions.get(&self.window).cloned(),
             is_final: Minute::of(window_start).is_final(manifest.watermark),
             as_of: manifest.frontier,
         }

@@ -91,14 +91,15 @@ struct Answer {
     watermark: u64,
     #[serde(rename = "final")]
     is_final: bool,
-    total: u64,
+    /// As it came: whole, with a fraction, or null.
+    total: serde_json::Value,
     series: Vec<Point>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Point {
     start: u64,
-    value: u64,
+    value: serde_json::Value,
     #[serde(rename = "final")]
     is_final: bool,
 }
@@ -160,7 +161,7 @@ fn address(args: &QueryArgs) -> String {
     let mut address = format!("{base}/v1/videos/{}/stats", percent::encode(&args.video_id));
     let parameters = [
         ("event_type", Some(args.event_type.clone())),
-        ("function", Some(args.function.to_string())),
+        ("function", Some(args.function.as_str().to_owned())),
         ("start", args.start.map(|start| start.to_string())),
         ("end", args.end.map(|end| end.to_string())),
         ("granularity", Some(args.granularity.to_string())),

@@ -22,6 +22,7 @@ mod tests;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use dataflows::functions::Functions;
 use futures_util::TryStreamExt;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -107,6 +108,8 @@ pub struct Asked {
     pub check: Arc<dyn EventCheck>,
     /// The process.
     pub status: Arc<dyn StatusSource>,
+    /// What is kept beside the counts.
+    pub functions: Functions,
     /// The SHA-256 of the bearer token, where one is needed.
     pub token_sha256: Option<[u8; 32]>,
     /// The bounds.
@@ -119,6 +122,7 @@ pub struct State {
     ingest: Arc<dyn Ingest>,
     check: Arc<dyn EventCheck>,
     status: Arc<dyn StatusSource>,
+    functions: Functions,
     token_sha256: Option<[u8; 32]>,
     limits: Limits,
     metrics: Metrics,
@@ -132,11 +136,23 @@ pub struct State {
 impl State {
     /// Adds HTTP's metrics to those that the registry has, and keeps it for `/metrics`.
     pub fn new(asked: Asked, mut registry: Registry) -> Arc<Self> {
-        let Asked { queries, ingest, check, status, token_sha256, limits } = asked;
+        let Asked { queries, ingest, check, status, functions, token_sha256, limits } = asked;
         let metrics = Metrics::register(&mut registry);
         let body_room = Semaphore::new(limits.bodies_bytes);
         let inflating = Semaphore::new(limits.inflating);
-        Arc::new(Self { queries, ingest, check, status, token_sha256, limits, metrics, registry, body_room, inflating })
+        Arc::new(Self {
+            queries,
+            ingest,
+            check,
+            status,
+            functions,
+            token_sha256,
+            limits,
+            metrics,
+            registry,
+            body_room,
+            inflating,
+        })
     }
 }
 

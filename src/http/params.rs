@@ -5,7 +5,8 @@
 use std::fmt;
 
 use dataflows::{
-    event::{EVENT_TYPE_BYTES_MAX, ID_BYTES_MAX},
+    event::{ID_BYTES_MAX, is_event_type},
+    functions::Function,
     port::PartitionId,
     time::{EVENT_TIME_MAX, EventTime, MINUTE_MS, Minute, floor_to},
 };
@@ -18,9 +19,6 @@ use super::{
 
 /// The first millisecond that no window holds: the end of the last one. A multiple of a day.
 pub const TIMES_END: EventTime = EVENT_TIME_MAX + 1;
-
-/// What can be counted in this release.
-const FUNCTIONS: [&str; 1] = ["count"];
 
 /// The parameters as text, as they came. A JSON object has these fields, as strings or whole numbers.
 #[derive(Debug, Default, Deserialize)]
@@ -72,6 +70,14 @@ impl Fields {
         }
         Ok(fields)
     }
+}
+
+fn function(name: &str) -> Result<Function, Problem> {
+    Function::parse(name).ok_or_else(|| {
+        let available = Function::ALL.map(Function::as_str);
+        let detail = format!("function={} is not available; there are {}", quoted(name), available.join(", "));
+        Problem::parameter("function", detail).with("available", available.to_vec())
+    })
 }
 
 /// A string or a whole number, as text; null is absent.
@@ -136,6 +142,7 @@ impl Granularity {
 pub struct Wanted {
     pub video_id: String,
     pub event_type: String,
+    pub function: Function,
     pub granularity: Granularity,
     /// The first millisecond wanted; `None` from the beginning of all that is known.
     pub start: Option<EventTime>,
@@ -167,11 +174,7 @@ impl Wanted {
             let detail = format!("event_type must match [a-z][a-z0-9_.-]{{0,63}}, not {}", quoted(&event_type));
             return Err(Problem::parameter("event_type", detail));
         }
-        if let Some(function) = fields.function.filter(|function| !FUNCTIONS.contains(&function.as_str())) {
-            let available = FUNCTIONS.join(", ");
-            let detail = format!("function={} is not available; there is {available}", quoted(&function));
-            return Err(Problem::parameter("function", detail).with("available", FUNCTIONS.to_vec()));
-        }
+        let function = fields.function.map_or(Ok(Function::Count), |name| function(&name))?;
         let granularity = match fields.granularity.as_deref() {
             None => Granularity::Minute,
             Some(text) => Granularity::parse(text).ok_or_else(|| {
@@ -196,7 +199,7 @@ impl Wanted {
         };
         let step = granularity.step_ms();
         let (start, end) = (start.map(|time| floor_to(time, step)), end.map(|time| ceil_to(time, step)));
-        Ok(Self { video_id, event_type, granularity, start, end, when })
+        Ok(Self { video_id, event_type, function, granularity, start, end, when })
     }
 
     /// The minutes to ask the index for.
@@ -208,13 +211,6 @@ impl Wanted {
 
 fn is_id(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len()) && !text.bytes().any(|byte| byte < 0x20 || byte == 0x7f)
-}
-
-fn is_event_type(text: &str) -> bool {
-    let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
-    text.len() <= EVENT_TYPE_BYTES_MAX
-        && text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
-        && text.bytes().all(rest)
 }
 
 fn range_time(name: &str, text: &str) -> Result<EventTime, Problem> {

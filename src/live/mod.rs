@@ -154,6 +154,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         start: Arc::new(plan.start(counts)),
         // Longer than what may be asked, so that no announced frontier is merged while it is asked for.
         retain_ms: settings.index.as_of_ms + plan.rules.alignment_ms,
+        functions: settings.functions.clone(),
         unwritten_max: unwritten_max(settings, place),
         plan: Arc::new(plan),
         input: Arc::clone(&input),
@@ -232,6 +233,7 @@ fn http_state(
         ingest: Arc::new(Door { log: opened.input.door(), refusals }),
         check: Arc::new(JsonCheck),
         status: Arc::new(health),
+        functions: settings.functions.clone(),
         token_sha256: token.map(|token| Sha256::digest(token).into()),
         limits: limits(&settings.http),
     };

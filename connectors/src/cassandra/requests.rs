@@ -60,6 +60,7 @@ mod tests {
             event_type: "view".to_owned(),
             window_start,
             count,
+            stats: None,
             is_final: false,
             as_of: 1,
         }

@@ -1,13 +1,14 @@
 //! The prepared statements.
 
 use dataflows::{
+    functions::{Function, Value},
     port::{CountRow, Version},
     time::EventTime,
 };
 use scylla::{
     client::session::Session,
     statement::{Consistency, Statement, prepared::PreparedStatement},
-    value::{CqlDate, CqlTimestamp},
+    value::{CqlDate, CqlTimestamp, MaybeUnset},
 };
 
 use super::{CassandraError, schema, version};
@@ -42,8 +43,8 @@ impl Statements {
         let columns = "video_id, event_type, window_start, count, final, as_of";
         Ok(Self {
             upsert: one(format!(
-                "INSERT INTO {minute} (video_id, event_type, day, window_start, count, final, as_of) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+                "INSERT INTO {minute} (video_id, event_type, day, window_start, count, sum, min, max, distinct_users, \
+                 final, as_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
             ))
             .await?,
             scan: one(format!(
@@ -109,13 +110,29 @@ pub(super) struct Upsert {
     day: CqlDate,
     window_start: CqlTimestamp,
     count: i64,
+    /// Sum, least, greatest.
+    values: [Option<f64>; 3],
+    distinct_users: Option<i64>,
     is_final: bool,
     as_of: CqlTimestamp,
     timestamp: i64,
 }
 
-/// What an upsert binds.
-pub(super) type Values<'a> = (&'a str, &'a str, CqlDate, CqlTimestamp, i64, bool, CqlTimestamp, i64);
+/// What an upsert binds. Unset leaves no tombstone where there is nothing.
+pub(super) type Values<'a> = (
+    &'a str,
+    &'a str,
+    CqlDate,
+    CqlTimestamp,
+    i64,
+    MaybeUnset<f64>,
+    MaybeUnset<f64>,
+    MaybeUnset<f64>,
+    MaybeUnset<i64>,
+    bool,
+    CqlTimestamp,
+    i64,
+);
 
 impl Upsert {
     /// `None` where a number does not fit its column.
@@ -126,6 +143,8 @@ impl Upsert {
             day: cql_day(row.window_start)?,
             window_start: cql_time(row.window_start)?,
             count: i64::try_from(row.count).ok()?,
+            values: values_of(row),
+            distinct_users: users_of(row),
             is_final: row.is_final,
             as_of: cql_time(row.as_of)?,
             timestamp: version::timestamp(version)?,
@@ -133,12 +152,17 @@ impl Upsert {
     }
 
     pub(super) fn values(&self) -> Values<'_> {
+        let [sum, least, greatest] = self.values.map(MaybeUnset::from_option);
         (
             &self.video_id,
             &self.event_type,
             self.day,
             self.window_start,
             self.count,
+            sum,
+            least,
+            greatest,
+            MaybeUnset::from_option(self.distinct_users),
             self.is_final,
             self.as_of,
             self.timestamp,
@@ -149,6 +173,26 @@ impl Upsert {
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         (&self.video_id, &self.event_type, self.day) == (&other.video_id, &other.event_type, other.day)
     }
+}
+
+/// Sum, least and greatest, where all events of the window have told of their values.
+fn values_of(row: &CountRow) -> [Option<f64>; 3] {
+    [Function::Sum, Function::Min, Function::Max].map(|function| match function_of(function, row)? {
+        Value::Real(value) => Some(value),
+        Value::Whole(_) | Value::None => None,
+    })
+}
+
+fn users_of(row: &CountRow) -> Option<i64> {
+    match function_of(Function::Distinct, row)? {
+        Value::Whole(users) => i64::try_from(users).ok(),
+        Value::Real(_) | Value::None => None,
+    }
+}
+
+fn function_of(function: Function, row: &CountRow) -> Option<Value> {
+    let stats = row.stats.as_ref().filter(|stats| stats.whole(row.count).holds(function.needs()))?;
+    Some(function.of(row.count, stats).0)
 }
 
 #[cfg(test)]
@@ -173,6 +217,7 @@ mod tests {
             event_type: "view".to_owned(),
             window_start: 0,
             count: i64::MAX as u64,
+            stats: None,
             is_final: false,
             as_of: i64::MAX as u64,
         };

@@ -106,6 +106,7 @@ pub fn row(video_id: &str, window_start: u64, count: u64) -> CountRow {
         event_type: "view".to_owned(),
         window_start,
         count,
+        stats: None,
         is_final: false,
         as_of: 1,
     }

@@ -286,6 +286,7 @@ mod tests {
             event_type: "view".to_owned(),
             window_start: 0,
             count: 1,
+            stats: None,
             is_final: false,
             as_of: 0,
         };

@@ -34,6 +34,7 @@ fn row(video_id: &str, event_type: &str, window_start: u64, count: u64) -> Count
         event_type: event_type.to_owned(),
         window_start,
         count,
+        stats: None,
         is_final: count.is_multiple_of(2),
         as_of: window_start + 1,
     }
