@@ -17,7 +17,7 @@ use crate::{
     ruling::Rulings,
     series::SeriesTable,
     source::{self, Join, Reading},
-    tally::{self, TakeAll, TakeCut, Tallied, Tally, TallyJob},
+    tally::{self, Keeps, TakeAll, TakeCut, Tallied, Tally, TallyJob},
     time::EventTime,
 };
 
@@ -70,6 +70,8 @@ pub struct Job<D> {
     pub take_cut: TakeCut,
     /// The frontier before which the sink is not written: it has rows of it already.
     pub write_from: EventTime,
+    /// Whether the sink wants hours and days.
+    pub rolls_up: bool,
     /// Cells that this worker may hold back for the sink; then all workers stop reading until a cut takes them.
     pub unwritten_max: usize,
     /// Where all cells go once the input has ended; for replays.
@@ -112,7 +114,8 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
 
     let series = Rc::new(RefCell::new(SeriesTable::default()));
     // What a replay counts is taken whole, at its end.
-    let mut state = Tally::new(Rc::clone(&series), job.take_all.is_none());
+    let is_cut = job.take_all.is_none();
+    let mut state = Tally::new(Rc::clone(&series), Keeps { changes: is_cut, rollups: is_cut && job.rolls_up });
     state.restore(&start.state, watermark, index, peers);
     // Also where none are kept any more: a checkpoint's are there.
     let has_functions = job.format.functions.any() || start.state.groups.iter().any(|group| !group.stats.is_empty());

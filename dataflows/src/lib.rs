@@ -24,6 +24,7 @@ pub mod parcel;
 pub mod port;
 mod prefetch;
 pub mod query;
+pub mod rollup;
 pub mod rules;
 pub mod ruling;
 pub mod series;

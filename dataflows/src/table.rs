@@ -4,6 +4,7 @@
 
 use crate::{
     port::CountRow,
+    rollup::Width,
     series::{Series, SeriesNo, SeriesTable},
     summaries::Summaries,
     time::{EventTime, Minute},
@@ -74,6 +75,7 @@ impl<'a> CountTable<'a> {
         self.numbered().flat_map(move |(number, windows)| {
             let name = self.names.name(number);
             windows.iter().map(move |(minute, count)| CountRow {
+                width: Width::Minute,
                 video_id: name.video_id.to_string(),
                 event_type: name.event_type.to_string(),
                 window_start: minute.start(),

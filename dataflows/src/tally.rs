@@ -9,7 +9,11 @@
 //! frontier has passed them, so no cut ever meets a record from beyond it, and a checkpoint costs no barrier. Verdicts,
 //! counts and cuts are one operator and not three, because they are one state with one frontier.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use hashbrown::HashMap;
 use timely::{
@@ -34,13 +38,14 @@ use crate::{
     index::{Increment, Measures, StatsIncrement},
     letter::DeadLetter,
     parcel::Parcel,
-    port::{PartitionId, Timer},
+    port::{CountRow, PartitionId, Timer},
+    rollup::{Rollups, Width},
     rules::Rules,
     ruling::{Ruled, Ruling},
     series::{Interned, SeriesNo, SeriesTable},
     summaries::Summaries,
     table::CountTable,
-    time::{END_OF_TIME, EventTime},
+    time::{END_OF_TIME, EventTime, Minute},
     window::{CellState, Counts},
 };
 
@@ -59,6 +64,8 @@ pub struct WorkerCut {
     pub frontier: EventTime,
     /// Which worker.
     pub worker: usize,
+    /// Hours and days of the cells that are to be written, where they are rolled up.
+    pub rollups: Vec<CountRow>,
     /// What changed in its key groups since the last cut, with the letters since then. Unwritten cells are to be written.
     pub part: PartState,
     /// How many events all its cells hold.
@@ -82,9 +89,19 @@ pub struct Tally {
     remembered: Remembered,
     counts: Counts,
     summaries: Summaries,
+    rollups: Option<Rollups<SeriesNo>>,
     letters: Vec<DeadLetter>,
     /// Since the last cut.
     rulings: Vec<Ruling>,
+}
+
+/// What is kept for those who ask later.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// What changed, for checkpoints.
+    pub changes: bool,
+    /// Hours and days, for sinks.
+    pub rollups: bool,
 }
 
 /// What a source's numbers stand for here.
@@ -95,14 +112,15 @@ struct Numbers {
 }
 
 impl Tally {
-    /// An empty state that names its series in `series`. `is_cut` where checkpoints will ask what changed.
-    pub fn new(series: Rc<RefCell<SeriesTable>>, is_cut: bool) -> Self {
+    /// An empty state that names its series in `series`.
+    pub fn new(series: Rc<RefCell<SeriesTable>>, keeps: Keeps) -> Self {
         Self {
             series,
             numbers: BTreeMap::new(),
-            remembered: Remembered::new(is_cut),
+            remembered: Remembered::new(keeps.changes),
             counts: Counts::default(),
             summaries: Summaries::default(),
+            rollups: keeps.rollups.then(Rollups::default),
             letters: Vec::new(),
             rulings: Vec::new(),
         }
@@ -111,6 +129,9 @@ impl Tally {
     /// Goes on from a checkpoint with the groups that `worker` of `peers` owns.
     pub fn restore(&mut self, state: &PartState, watermark: EventTime, worker: usize, peers: usize) {
         self.counts.resume(watermark);
+        if let Some(rollups) = &mut self.rollups {
+            rollups.resume(watermark);
+        }
         let mut table = self.series.borrow_mut();
         for (number, stored) in state.groups.iter().enumerate() {
             let group = part::group(number);
@@ -186,10 +207,13 @@ impl Tally {
         news
     }
 
-    /// What changed up to a frontier. Its letters count as published from here on, and its cells as written if the sink is
-    /// written (`writes`): whoever takes them sees to it.
-    fn cut(&mut self, watermark: EventTime, writes: bool) -> PartState {
+    /// What changed up to a frontier, and the hours and days to be written with it. Its letters count as published from here on, and
+    /// its cells as written if the sink is written (`writes`): whoever takes them sees to it.
+    fn cut(&mut self, frontier: EventTime, watermark: EventTime, writes: bool) -> (PartState, Vec<CountRow>) {
         self.counts.finish(watermark);
+        if let Some(rollups) = &mut self.rollups {
+            self.counts.write_again(rollups.finish(watermark));
+        }
         let mut part = PartState {
             letters: std::mem::take(&mut self.letters),
             rulings: std::mem::take(&mut self.rulings),
@@ -200,7 +224,10 @@ impl Tally {
         }
         let table = self.series.borrow();
         let mut places: HashMap<SeriesNo, SeriesNo, foldhash::fast::FixedState> = HashMap::default();
-        for cell in self.counts.take_changed(writes) {
+        let cells = self.counts.take_changed(writes);
+        let rolled = self.rollups.as_ref().filter(|_| writes);
+        let rows = rolled.map_or_else(Vec::new, |rollups| rollup_rows(rollups, &table, &cells, frontier, watermark));
+        for cell in cells {
             let name = table.name(cell.series);
             let group = &mut part.groups[usize::from(name.group.0)];
             let place = *places.entry(cell.series).or_insert_with(|| {
@@ -212,8 +239,38 @@ impl Tally {
             }
             group.cells.push(CellState { series: place, ..cell });
         }
-        part
+        (part, rows)
     }
+}
+
+/// The hours and days that cells are part of.
+fn rollup_rows(
+    rollups: &Rollups<SeriesNo>,
+    table: &SeriesTable,
+    cells: &[CellState],
+    frontier: EventTime,
+    watermark: EventTime,
+) -> Vec<CountRow> {
+    let windows = |cell: &CellState| {
+        let (series, minute) = (cell.series, cell.minute);
+        Width::ROLLED.map(|width| (series, width, width.start(minute)))
+    };
+    let windows: BTreeSet<_> = cells.iter().flat_map(windows).collect();
+    let row = |(series, width, start): (SeriesNo, Width, EventTime)| {
+        let rolled = rollups.get(&series, width, Minute::of(start)).expect("a cell is rolled up");
+        let name = table.name(series);
+        CountRow {
+            width,
+            video_id: name.video_id.to_string(),
+            event_type: name.event_type.to_string(),
+            window_start: start,
+            count: rolled.count,
+            stats: rolled.stats.clone(),
+            is_final: width.end(start) <= watermark,
+            as_of: frontier,
+        }
+    };
+    windows.into_iter().map(row).collect()
 }
 
 /// What the operator does besides counting.
@@ -393,15 +450,25 @@ impl TallyWorker {
     }
 
     fn give_increments(&mut self, time: EventTime, outputs: &mut Outputs<'_>) {
-        let summaries = self.tally.summaries.take_unsent();
+        let Tally { summaries, counts, rollups, .. } = &mut self.tally;
+        let summaries = summaries.take_unsent();
         let Some([for_counts, for_functions, _]) = self.capabilities.as_ref().filter(|_| self.job.feeds_index) else {
             return summaries.for_each(drop);
         };
-        let increment = |(series, minute, stats)| ((series, minute), time, stats);
+        let increment = |(series, minute, stats)| {
+            if let Some(rollups) = rollups {
+                rollups.add(&series, minute, 0, Some(&stats));
+            }
+            ((series, minute), time, stats)
+        };
         outputs.functions.session(&for_functions.delayed(&time)).give_iterator(summaries.map(increment));
-        let counts = self.tally.counts.take_unsent();
-        let increment = |(series, minute, count)| ((series, minute), time, Measures::counted(count));
-        outputs.counts.session(&for_counts.delayed(&time)).give_iterator(counts.map(increment));
+        let increment = |(series, minute, count)| {
+            if let Some(rollups) = rollups {
+                rollups.add(&series, minute, u64::from(count), None);
+            }
+            ((series, minute), time, Measures::counted(count))
+        };
+        outputs.counts.session(&for_counts.delayed(&time)).give_iterator(counts.take_unsent().map(increment));
     }
 
     /// Everything before `applied` is applied: forgets what nobody remembers, and lets the frontier pass.
@@ -445,11 +512,12 @@ impl TallyWorker {
             shared.cut = Cut { number, frontier, watermark };
             (watermark, shared.facts.partitions.clone())
         });
-        let part = self.tally.cut(watermark, self.job.write_from <= frontier);
+        let (part, rollups) = self.tally.cut(frontier, watermark, self.job.write_from <= frontier);
         self.tell_if_full();
         let counted = self.tally.counts.total();
         let paused_ms = self.held_since.take().map_or(0, |since| self.job.timer.monotonic_ms().saturating_sub(since));
-        let cut = WorkerCut { number, frontier, worker: self.worker, part, counted, paused_ms, partitions };
+        let worker = self.worker;
+        let cut = WorkerCut { number, frontier, worker, rollups, part, counted, paused_ms, partitions };
         (self.job.take_cut)(cut);
     }
 

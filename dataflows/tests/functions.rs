@@ -8,6 +8,7 @@ use dataflows::{
     functions::{Function, Functions, Kept, Value, quantiles, stats::Stats},
     graph::Start,
     port::PartitionId,
+    rollup::Width,
 };
 use harness::{
     Live, Log, Setup,
@@ -109,6 +110,57 @@ proptest! {
             .map(|row| ((row.video_id, row.event_type, row.window_start), (row.count, row.stats.unwrap_or_default())))
             .collect();
         prop_assert_eq!(replayed, found);
+    }
+}
+
+/// Hours and days by width, video id, event type and start.
+type Rolled = BTreeMap<(Width, String, String, u64), (u64, Option<Stats>)>;
+
+/// Takes checkpoints until nothing has changed, with what is to be written of hours and days.
+fn keep(live: &Live, rolled: &mut Rolled) -> Option<Start> {
+    let (start, cuts) = live.checkpoint()?;
+    for row in cuts.into_iter().flat_map(|cut| cut.rollups) {
+        rolled.insert((row.width, row.video_id, row.event_type, row.window_start), (row.count, row.stats));
+    }
+    Some(start)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn hours_and_days_that_checkpoints_have_written_are_what_their_minutes_come_to(
+        drafts in prop::collection::vec(draft(), 1..200),
+        partitions in 1..=3_usize,
+        batch in 1..40_usize,
+        incarnations in prop::collection::vec((1..=3_usize, 1..4_usize), 0..3),
+        last in 1..=3_usize,
+    ) {
+        let log = log(&drafts, partitions);
+        let (mut start, mut rolled) = (fresh(partitions), Rolled::new());
+        for (workers, checkpoints) in incarnations {
+            let live = Live::start(Setup { rolls_up: true, ..setup(&log, workers, batch, Arc::clone(&start)) });
+            for _ in 0..checkpoints {
+                start = keep(&live, &mut rolled).map_or(start, Arc::new);
+            }
+            live.crash();
+        }
+        let live = Live::start(Setup { rolls_up: true, ..setup(&log, last, batch, start) });
+        live.settle(&log);
+        while keep(&live, &mut rolled).is_some() {}
+        live.crash();
+
+        let mut naive: BTreeMap<(Width, String, String, u64), Window> = BTreeMap::new();
+        for ((video, kind, start), window) in &expected(&log) {
+            for (width, ms) in [(Width::Hour, 3_600_000), (Width::Day, 86_400_000)] {
+                let parent = naive.entry((width, video.clone(), kind.clone(), start / ms * ms)).or_default();
+                *parent = std::mem::take(parent).and(window);
+            }
+        }
+        prop_assert_eq!(rolled.keys().collect::<Vec<_>>(), naive.keys().collect::<Vec<_>>());
+        for ((count, stats), window) in rolled.values().zip(naive.values()) {
+            check(*count, stats.as_ref().expect("all are kept"), window);
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use dataflows::{
     },
     functions::stats::Stats,
     port::{CountRow, Version},
+    rollup::{Rollups, Width},
     rules::Rules,
     time::{EventTime, Minute},
 };
@@ -55,8 +56,7 @@ pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
     let rules = rules(&settings, &manifest.meaning);
     let input = open(&settings, manifest, &until)?;
     let workers = settings.workers.get();
-    let (rows, _) =
-        recount::rows(workers, rules, &settings.functions, input, loaded.state.rulings.clone(), 0..EventTime::MAX)?;
+    let (rows, _) = recount::rows(workers, rules, &settings.functions, input, loaded.state.rulings.clone())?;
     let right: Counts = rows.iter().map(|row| (window(row), row.count)).collect();
     let functions: Functions = rows.into_iter().filter_map(|row| Some((window(&row), row.stats?))).collect();
     copies::tell(open(&settings, manifest, &until)?)?;
@@ -74,7 +74,7 @@ pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
         served_wrong.len()
     );
     if args.apply && !served_wrong.is_empty() {
-        mend::write(&settings, manifest, &served_wrong, &functions)?;
+        mend::write(&settings, manifest, &served_wrong, &Right { counts: &right, functions: &functions })?;
         eprintln!("{} rows are written anew", served_wrong.len());
     }
     conclude(kept_wrong.len(), if args.apply { 0 } else { served_wrong.len() })
@@ -146,6 +146,42 @@ fn cells(loaded: &Loaded) -> Counts {
     of.map(|((video, kind), cell)| ((video.clone(), kind.clone(), cell.minute.start()), cell.count)).collect()
 }
 
+/// What the log comes to.
+struct Right<'a> {
+    counts: &'a Counts,
+    functions: &'a Functions,
+}
+
+impl Right<'_> {
+    /// The hours and days that these windows are part of.
+    fn rollups(&self, of: &[Difference], manifest: &Manifest) -> Vec<CountRow> {
+        let mut rollups = Rollups::default();
+        for (window @ (video_id, event_type, start), count) in self.counts {
+            let series = (video_id.as_str(), event_type.as_str());
+            rollups.add(&series, Minute::of(*start), *count, self.functions.get(window));
+        }
+        let parents = of.iter().flat_map(|Difference { window: (video_id, event_type, start), .. }| {
+            let minute = Minute::of(*start);
+            Width::ROLLED.map(|width| (width, video_id.as_str(), event_type.as_str(), width.start(minute)))
+        });
+        let row = |(width, video_id, event_type, window_start)| {
+            let rolled =
+                rollups.get(&(video_id, event_type), width, Minute::of(window_start)).cloned().unwrap_or_default();
+            CountRow {
+                width,
+                video_id: video_id.to_owned(),
+                event_type: event_type.to_owned(),
+                window_start,
+                count: rolled.count,
+                stats: rolled.stats,
+                is_final: width.end(window_start) <= manifest.watermark,
+                as_of: manifest.frontier,
+            }
+        };
+        parents.collect::<BTreeSet<_>>().into_iter().map(row).collect()
+    }
+}
+
 /// A window whose count is not the right one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
@@ -156,14 +192,15 @@ pub struct Difference {
 
 impl Difference {
     /// The row as it should be at a checkpoint.
-    fn row(&self, manifest: &Manifest, functions: &Functions) -> CountRow {
+    fn row(&self, manifest: &Manifest, right: &Right<'_>) -> CountRow {
         let (video_id, event_type, window_start) = self.window.clone();
         CountRow {
             video_id,
             event_type,
             window_start,
             count: self.right,
-            stats: functions.get(&self.window).cloned(),
+            width: Width::Minute,
+            stats: right.functions.get(&self.window).cloned(),
             is_final: Minute::of(window_start).is_final(manifest.watermark),
             as_of: manifest.frontier,
         }

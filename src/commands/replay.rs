@@ -49,12 +49,16 @@ pub fn run(settings: Settings, args: &ReplayArgs) -> Result<(), Failure> {
             (written, last)
         }
         ReplayOut::Store(dir) => {
-            let (rows, last) = recount::rows(workers, rules, &settings.functions, input, rulings, wanted)?;
+            let (mut rows, last) = recount::rows(workers, rules, &settings.functions, input, rulings)?;
+            rows.retain(|row| wanted.contains(&row.window_start));
             (write_store(dir, &rows, &last)?, last)
         }
         #[cfg(feature = "cassandra")]
         ReplayOut::Cassandra(keyspace) => {
-            let (rows, last) = recount::rows(workers, rules, &settings.functions, input, rulings, wanted)?;
+            let (mut rows, last) = recount::rows(workers, rules, &settings.functions, input, rulings)?;
+            // Before rows are left out: an hour holds all its minutes, or it is none.
+            rows.extend(recount::rollups(&rows, &last));
+            rows.retain(|row| wanted.contains(&row.window_start));
             (write_tables(&settings, keyspace, &rows, &last)?, last)
         }
     };

@@ -47,6 +47,8 @@ pub struct Crew {
     pub retain_ms: u64,
     /// What is kept beside the counts.
     pub functions: Functions,
+    /// Whether the sink wants hours and days.
+    pub rolls_up: bool,
     /// Of each worker.
     pub unwritten_max: usize,
     pub input: Arc<dyn Input>,
@@ -120,6 +122,7 @@ impl Crew {
             }),
             take_cut: Box::new(move |cut| tell(&cuts, Word::Cut(cut))),
             write_from: self.plan.write_from,
+            rolls_up: self.rolls_up,
             unwritten_max: self.unwritten_max,
             take_all: None,
             serve: Some(Serve {

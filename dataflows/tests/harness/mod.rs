@@ -190,6 +190,8 @@ pub struct Setup {
     pub reading: Reading,
     /// What is kept beside the counts.
     pub functions: Functions,
+    /// Whether the sink wants hours and days.
+    pub rolls_up: bool,
 }
 
 /// What the partitions are like to read.
@@ -218,6 +220,7 @@ impl Setup {
             unwritten_max: usize::MAX,
             reading: Reading::Steady,
             functions: Functions::default(),
+            rolls_up: false,
         }
     }
 }
@@ -255,6 +258,7 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         }),
         on_quiet: None,
         write_from: setup.write_from,
+        rolls_up: setup.rolls_up,
         unwritten_max: setup.unwritten_max,
         tell: Box::new(move |announcement| {
             if index == 0 {

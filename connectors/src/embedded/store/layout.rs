@@ -18,6 +18,7 @@ use dataflows::{
     event::{EVENT_TYPE_BYTES_MAX, ID_BYTES_MAX},
     functions::stats::Stats,
     port::{Claim, CountRow, Version},
+    rollup::Width,
     time::EventTime,
 };
 
@@ -79,6 +80,7 @@ pub(super) fn row(key: &[u8], value: &[u8]) -> Option<(Version, CountRow)> {
         event_type: text(&names[split + 1..], EVENT_TYPE_BYTES_MAX)?,
         window_start: u64::from_be_bytes(*window_start),
         count: number(value, 17)?,
+        width: Width::Minute,
         stats: stats(value)?,
         as_of: number(value, 25)?,
         is_final: match value[33] {
@@ -164,6 +166,7 @@ mod tests {
             event_type: "view".to_owned(),
             window_start: 0x0102_0304_0506_0708,
             count: 3,
+            width: Width::Minute,
             stats: None,
             is_final: true,
             as_of: 4,
