@@ -224,6 +224,7 @@ pub fn count<T: Send + 'static>(
             take_cut: Box::new(|_| {}),
             write_from: 0,
             rolls_up: false,
+            cooling: None,
             unwritten_max: usize::MAX,
             take_all: Some(Box::new(move |table, as_of| {
                 // The receiver is only gone when the command has failed already.

@@ -116,6 +116,7 @@ impl Fixture {
             acknowledged: Version { generation: number.min(2) - 1, number: number - 1 },
             meaning: Meaning::of(&Rules::default()),
             partitions: Partitions(partitions.into()),
+            hot: Hot::default(),
             parts: vec![PartInfo::of(part_name(number), number, &part)],
         };
         store.commit(version, &manifest.encode()).unwrap();

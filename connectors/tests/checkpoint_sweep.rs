@@ -118,7 +118,8 @@ fn large() -> Checkpoint {
     let manifest = Manifest {
         version,
         partitions: Partitions([(PartitionId(0), partition)].into()),
-        parts,
+        hot: Hot::default(),
+            parts,
         meaning: Meaning::of(&Rules::default()),
         ..small().good.manifest
     };

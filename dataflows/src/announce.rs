@@ -148,7 +148,7 @@ impl Partitions {
 
     /// What to tell the outside at a frontier. `durable` is the watermark of the newest checkpoint: where quiet partitions
     /// hold nobody back, a restart judges anew what is behind it, so nothing more is called final.
-    pub fn announcement(&self, frontier: EventTime, durable: EventTime, rules: &Rules) -> Announcement {
+    pub fn announcement(&self, frontier: EventTime, durable: EventTime, hot_from: Minute, rules: &Rules) -> Announcement {
         let at = |(partition, state): (&PartitionId, &PartitionState)| PartitionAt {
             partition: *partition,
             next_offset: state.next_offset,
@@ -163,6 +163,7 @@ impl Partitions {
                 Quiet::Release => durable,
             },
             held_by: self.slowest().map(|(partition, _)| partition).filter(|_| rules.quiet == Quiet::Hold),
+            hot_from,
             partitions: self.0.iter().map(at).collect(),
         }
     }
@@ -193,6 +194,8 @@ pub struct Announcement {
     pub watermark: EventTime,
     /// Who holds the watermark back: the partition with the least clock, if any does.
     pub held_by: Option<PartitionId>,
+    /// The first window that is in memory: those before it are in the sink alone, and final.
+    pub hot_from: Minute,
     /// Every partition, by number.
     pub partitions: Vec<PartitionAt>,
 }
@@ -228,30 +231,41 @@ pub enum AsOfError {
     },
 }
 
-/// The frontiers that have been announced and can still be asked for, with their watermarks, ascending.
+/// A frontier that was announced, with what one must know to ask at it.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The frontier.
+    pub frontier: EventTime,
+    /// What is final at it.
+    pub watermark: EventTime,
+    /// The first window that is in memory at it.
+    pub hot_from: Minute,
+}
+
+/// The frontiers that have been announced and can still be asked for, ascending.
 #[derive(Clone, Debug, Default)]
 pub struct Announced {
-    frontiers: VecDeque<(EventTime, EventTime)>,
+    moments: VecDeque<Moment>,
 }
 
 impl Announced {
     /// Notes a frontier, and drops those that lie more than `retain_ms` behind it, but for the newest of them.
-    pub fn push(&mut self, frontier: EventTime, watermark: EventTime, retain_ms: u64) {
-        self.frontiers.push_back((frontier, watermark));
-        while self.frontiers.front().is_some_and(|(old, _)| old.saturating_add(retain_ms) < frontier) {
-            self.frontiers.pop_front();
+    pub fn push(&mut self, moment: Moment, retain_ms: u64) {
+        self.moments.push_back(moment);
+        while self.moments.front().is_some_and(|old| old.frontier.saturating_add(retain_ms) < moment.frontier) {
+            self.moments.pop_front();
         }
     }
 
-    /// The nearest announced frontier at or before `as_of`, and its watermark.
-    pub fn lower(&self, as_of: EventTime) -> Result<(EventTime, EventTime), AsOfError> {
-        let newest = self.frontiers.back().map_or(0, |(frontier, _)| *frontier);
+    /// The nearest announced frontier at or before `as_of`.
+    pub fn lower(&self, as_of: EventTime) -> Result<Moment, AsOfError> {
+        let newest = self.moments.back().map_or(0, |newest| newest.frontier);
         if newest < as_of {
             return Err(AsOfError::Ahead { frontier: newest });
         }
-        let behind = self.frontiers.partition_point(|(frontier, _)| *frontier <= as_of);
-        let oldest = self.frontiers.front().map_or(0, |(frontier, _)| *frontier);
-        behind.checked_sub(1).map(|at| self.frontiers[at]).ok_or(AsOfError::Gone { oldest })
+        let behind = self.moments.partition_point(|moment| moment.frontier <= as_of);
+        let oldest = self.moments.front().map_or(0, |oldest| oldest.frontier);
+        behind.checked_sub(1).map(|at| self.moments[at]).ok_or(AsOfError::Gone { oldest })
     }
 }
 
@@ -269,7 +283,7 @@ pub fn announce<'scope>(news: StreamVec<'scope, EventTime, News>, hub: &Hub, rul
     let arrived = Exchange::new(|(to, _): &(u64, News)| *to);
     let mut stash: BTreeMap<EventTime, Vec<News>> = BTreeMap::new();
     let resumed = hub.with(|shared| shared.facts.clone());
-    tell(resumed.partitions.announcement(resumed.frontier, resumed.watermark, &rules));
+    tell(resumed.partitions.announcement(resumed.frontier, resumed.watermark, resumed.hot_from, &rules));
     to_all.sink(arrived, "Announce", move |(input, frontier)| {
         input.for_each(|capability, batch| {
             let time = *capability.least().expect("news travel at a time");
@@ -284,8 +298,9 @@ pub fn announce<'scope>(news: StreamVec<'scope, EventTime, News>, hub: &Hub, rul
                 shared.facts.partitions.apply(step.remove());
             }
             shared.facts.frontier = complete;
-            let announcement = shared.facts.partitions.announcement(complete, shared.durable.watermark, &rules);
-            shared.facts.watermark = announcement.watermark;
+            let durable = shared.durable.watermark;
+            let announcement = shared.facts.partitions.announcement(complete, durable, shared.hot_from, &rules);
+            (shared.facts.watermark, shared.facts.hot_from) = (announcement.watermark, announcement.hot_from);
             Some((announcement, shared.gate != Gate::Open))
         });
         if let Some((announcement, cut_waits)) = told {
@@ -304,14 +319,15 @@ mod tests {
     #[test]
     fn an_as_of_is_lowered_to_the_nearest_announced_frontier() {
         let mut announced = Announced::default();
-        for (frontier, watermark) in [(1_000, 0), (2_000, 10), (2_500, 20)] {
-            announced.push(frontier, watermark, 1_500);
+        let moment = |frontier, watermark, hot_from| Moment { frontier, watermark, hot_from: Minute(hot_from) };
+        for (frontier, watermark, hot_from) in [(1_000, 0, 0), (2_000, 10, 0), (2_500, 20, 1)] {
+            announced.push(moment(frontier, watermark, hot_from), 1_500);
         }
-        assert_eq!(announced.lower(2_499), Ok((2_000, 10)));
-        assert_eq!(announced.lower(2_500), Ok((2_500, 20)));
+        assert_eq!(announced.lower(2_499), Ok(moment(2_000, 10, 0)));
+        assert_eq!(announced.lower(2_500), Ok(moment(2_500, 20, 1)));
         assert_eq!(announced.lower(999), Err(AsOfError::Gone { oldest: 1_000 }));
         assert_eq!(announced.lower(2_501), Err(AsOfError::Ahead { frontier: 2_500 }));
-        announced.push(2_600, 30, 1_500);
+        announced.push(moment(2_600, 30, 1), 1_500);
         assert_eq!(announced.lower(1_999), Err(AsOfError::Gone { oldest: 2_000 }));
     }
 
@@ -342,8 +358,8 @@ mod tests {
     fn nothing_is_announced_final_before_a_checkpoint_has_what_makes_it_so() {
         let rules = Rules { quiet: Quiet::Release, ..Rules::default() };
         let all = partitions(&[(Some(1_000_000), false), (Some(2_000_000), false)]);
-        assert_eq!(all.announcement(1_000_000, 200_000, &rules).watermark, 200_000);
-        assert_eq!(all.announcement(1_000_000, 200_000, &Rules::default()).watermark, 400_000);
+        assert_eq!(all.announcement(1_000_000, 200_000, Minute(0), &rules).watermark, 200_000);
+        assert_eq!(all.announcement(1_000_000, 200_000, Minute(0), &Rules::default()).watermark, 400_000);
     }
 
     #[test]

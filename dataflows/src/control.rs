@@ -30,7 +30,7 @@ use crate::{
     checkpoint::coordinator::{Coordinator, Order, StoredPart},
     port::PartitionId,
     rules::Rules,
-    time::EventTime,
+    time::{EventTime, Minute},
 };
 
 /// A message to all workers.
@@ -112,6 +112,8 @@ pub struct Facts {
     pub watermark: EventTime,
     /// All partitions at it.
     pub partitions: Partitions,
+    /// The first window that is in memory at it.
+    pub hot_from: Minute,
 }
 
 /// A checkpoint, and where it was cut.
@@ -145,6 +147,8 @@ pub struct Shared {
     pub stopping: bool,
     /// Everything is to end.
     pub ending: bool,
+    /// The first window that is in memory, behind the newest cut.
+    pub hot_from: Minute,
     /// The facts at the newest announced frontier.
     pub facts: Facts,
     outbox: VecDeque<Message>,
@@ -177,6 +181,7 @@ impl Hub {
             applied: facts.frontier,
             cut: Cut::default(),
             durable: Cut { number: 0, frontier: facts.frontier, watermark: facts.watermark },
+            hot_from: facts.hot_from,
             facts,
             full: BTreeSet::new(),
             joined: Vec::new(),

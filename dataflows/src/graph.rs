@@ -7,7 +7,7 @@ use timely::worker::Worker;
 use crate::{
     announce::{self, Partitions, Tell},
     board::{Board, Standing},
-    checkpoint::{coordinator::Coordinator, part::PartState},
+    checkpoint::{coordinator::Coordinator, manifest::Hot, part::PartState},
     control::{self, Ear, Facts, Hub, Mailbox},
     identity::IdKey,
     index::{self, Questions, Reply},
@@ -17,7 +17,7 @@ use crate::{
     ruling::Rulings,
     series::SeriesTable,
     source::{self, Join, Reading},
-    tally::{self, Keeps, TakeAll, TakeCut, Tallied, Tally, TallyJob},
+    tally::{self, Cooling, Keeps, TakeAll, TakeCut, Tallied, Tally, TallyJob},
     time::EventTime,
 };
 
@@ -30,6 +30,8 @@ pub struct Start {
     pub number: u64,
     /// Offsets, clocks and ledgers, of every partition that there is.
     pub partitions: Partitions,
+    /// What has left memory.
+    pub hot: Hot,
     /// Ids and cells below the frontier, by key group.
     pub state: PartState,
 }
@@ -72,6 +74,8 @@ pub struct Job<D> {
     pub write_from: EventTime,
     /// Whether the sink wants hours and days.
     pub rolls_up: bool,
+    /// When windows leave memory for the sink; never, where nobody reads them back.
+    pub cooling: Option<Cooling>,
     /// Cells that this worker may hold back for the sink; then all workers stop reading until a cut takes them.
     pub unwritten_max: usize,
     /// Where all cells go once the input has ended; for replays.
@@ -107,7 +111,8 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     let (index, peers) = (worker.index(), worker.peers());
     let start = &job.start;
     let watermark = start.partitions.watermark(start.frontier, &job.rules);
-    let facts = Facts { frontier: start.frontier, watermark, partitions: start.partitions.clone() };
+    let partitions = start.partitions.clone();
+    let facts = Facts { frontier: start.frontier, watermark, partitions, hot_from: start.hot.from };
     let hub = Hub::new(board(start), facts);
     let coordinator = Coordinator::new(peers, job.processes, start.number, start.frontier);
     control::control(worker, &hub, job.mailbox, (index == 0).then_some(coordinator), job.ear);
@@ -116,7 +121,7 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     // What a replay counts is taken whole, at its end.
     let is_cut = job.take_all.is_none();
     let mut state = Tally::new(Rc::clone(&series), Keeps { changes: is_cut, rollups: is_cut && job.rolls_up });
-    state.restore(&start.state, watermark, index, peers);
+    state.restore(start, watermark, index, peers);
     // Also where none are kept any more: a checkpoint's are there.
     let has_functions = job.format.functions.any() || start.state.groups.iter().any(|group| !group.stats.is_empty());
     let (format, rules, key) = (job.format, job.rules, job.key);
@@ -130,6 +135,7 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
         rules: job.rules,
         feeds_index: job.serve.is_some(),
         write_from: job.write_from,
+        cooling: job.cooling,
         unwritten_max: job.unwritten_max,
         take_cut: job.take_cut,
         timer: Rc::clone(&job.timer),

@@ -56,6 +56,13 @@ impl Measures {
     }
 }
 
+impl Measures {
+    /// What takes so many events out.
+    pub fn taken_out(events: u64) -> Self {
+        Self { count: -i64::try_from(events).expect("a count of one minute is far below that") }
+    }
+}
+
 impl IsZero for Measures {
     fn is_zero(&self) -> bool {
         self.count == 0

@@ -1,7 +1,9 @@
 //! The functions of all cells that have any: what they come to so far, and what the index was not given of it yet.
 //!
-//! Invariant: a cell's functions are `cells` and `unsent` merged; each event goes into `unsent` alone, once, and from there into
-//! both the index and `cells`.
+//! Invariant: a cell's functions are `windows` and `unsent` merged; each event goes into `unsent` alone, once, and from there into
+//! both the index and `windows`.
+
+use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
@@ -11,13 +13,13 @@ use crate::{
     time::Minute,
 };
 
-type Cells = HashMap<(SeriesNo, Minute), Stats, foldhash::fast::FixedState>;
+type Hasher = foldhash::fast::FixedState;
 
 /// The functions of a worker's cells.
 #[derive(Default)]
 pub struct Summaries {
-    cells: Cells,
-    unsent: Cells,
+    windows: BTreeMap<Minute, HashMap<SeriesNo, Stats, Hasher>>,
+    unsent: HashMap<(SeriesNo, Minute), Stats, Hasher>,
 }
 
 impl Summaries {
@@ -28,9 +30,9 @@ impl Summaries {
 
     /// Takes what the index was not given: one increment per cell.
     pub fn take_unsent(&mut self) -> impl Iterator<Item = (SeriesNo, Minute, Stats)> + '_ {
-        let cells = &mut self.cells;
+        let windows = &mut self.windows;
         self.unsent.drain().map(|((series, minute), increment)| {
-            cells.entry((series, minute)).or_default().merge(&increment);
+            windows.entry(minute).or_default().entry(series).or_default().merge(&increment);
             (series, minute, increment)
         })
     }
@@ -43,6 +45,15 @@ impl Summaries {
     /// Of one cell, all that was ever added, given that nothing is unsent.
     pub fn get(&self, series: SeriesNo, minute: Minute) -> Option<&Stats> {
         debug_assert!(self.unsent.is_empty(), "what is cut was given to the index before");
-        self.cells.get(&(series, minute))
+        self.windows.get(&minute)?.get(&series)
+    }
+
+    /// Lets the windows before `first` go: what takes them out of the index.
+    pub fn leave(&mut self, first: Minute) -> impl Iterator<Item = (SeriesNo, Minute, Stats)> {
+        let staying = self.windows.split_off(&first);
+        let left = std::mem::replace(&mut self.windows, staying);
+        left.into_iter().flat_map(|(minute, window)| {
+            window.into_iter().map(move |(series, stats)| (series, minute, stats.taken_out()))
+        })
     }
 }

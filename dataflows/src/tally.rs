@@ -31,9 +31,13 @@ use timely::{
 
 use crate::{
     announce::{News, Partitions},
-    checkpoint::part::{self, PartState},
+    checkpoint::{
+        manifest::Hot,
+        part::{self, PartState},
+    },
     control::{Cut, Gate, Hub, Message},
     dedup::{Remembered, Verdict},
+    graph::Start,
     identity::KeyGroup,
     index::{Increment, Measures, StatsIncrement},
     letter::DeadLetter,
@@ -45,7 +49,7 @@ use crate::{
     series::{Interned, SeriesNo, SeriesTable},
     summaries::Summaries,
     table::CountTable,
-    time::{END_OF_TIME, EventTime, Minute},
+    time::{END_OF_TIME, EVENT_TIME_MAX, EventTime, Minute},
     window::{CellState, Counts},
 };
 
@@ -68,8 +72,10 @@ pub struct WorkerCut {
     pub rollups: Vec<CountRow>,
     /// What changed in its key groups since the last cut, with the letters since then. Unwritten cells are to be written.
     pub part: PartState,
-    /// How many events all its cells hold.
+    /// How many events all its cells hold, also those that have left memory.
     pub counted: u64,
+    /// The first window in memory, and how many events have left it.
+    pub hot: Hot,
     /// For how long this worker applied nothing because of it, ms.
     pub paused_ms: u64,
     /// All partitions at the frontier: the same in every worker's cut.
@@ -93,6 +99,23 @@ pub struct Tally {
     letters: Vec<DeadLetter>,
     /// Since the last cut.
     rulings: Vec<Ruling>,
+}
+
+/// When windows leave memory.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Cooling {
+    /// How far behind the frontier a window stays, ms.
+    pub hot_ms: u64,
+    /// They leave together with all of a window of this width.
+    pub width: Width,
+}
+
+impl Cooling {
+    /// The first window that stays, once the rows of this checkpoint are acknowledged: those before are final, and in the sink.
+    fn hot_from(self, settled: Cut) -> Minute {
+        let before = settled.watermark.min(settled.frontier.saturating_sub(self.hot_ms)).min(EVENT_TIME_MAX);
+        Minute::of(self.width.start(Minute::of(before)))
+    }
 }
 
 /// What is kept for those who ask later.
@@ -127,13 +150,17 @@ impl Tally {
     }
 
     /// Goes on from a checkpoint with the groups that `worker` of `peers` owns.
-    pub fn restore(&mut self, state: &PartState, watermark: EventTime, worker: usize, peers: usize) {
+    pub fn restore(&mut self, start: &Start, watermark: EventTime, worker: usize, peers: usize) {
         self.counts.resume(watermark);
+        if worker == 0 {
+            // Of all workers: nobody knows any more who counted them.
+            self.counts.resume_left(start.hot.left);
+        }
         if let Some(rollups) = &mut self.rollups {
             rollups.resume(watermark);
         }
         let mut table = self.series.borrow_mut();
-        for (number, stored) in state.groups.iter().enumerate() {
+        for (number, stored) in start.state.groups.iter().enumerate() {
             let group = part::group(number);
             if group.owner(peers) != worker {
                 continue;
@@ -283,6 +310,8 @@ pub struct TallyJob {
     pub write_from: EventTime,
     /// Unwritten cells that this worker may hold; with more, nobody reads until a cut takes them.
     pub unwritten_max: usize,
+    /// When windows leave memory; never where nobody else has them.
+    pub cooling: Option<Cooling>,
     /// Where cuts go.
     pub take_cut: TakeCut,
     /// Tells how long a cut took.
@@ -406,7 +435,7 @@ impl TallyWorker {
                 return true;
             }
             match gate {
-                Gate::CutAt { number, frontier } if self.is_cut_due(frontier) => self.cut(number, frontier),
+                Gate::CutAt { number, frontier } if self.is_cut_due(frontier) => self.cut(number, frontier, outputs),
                 _ => break,
             }
         }
@@ -505,20 +534,42 @@ impl TallyWorker {
         self.hub.with(|shared| shared.applied == frontier && shared.facts.frontier == frontier)
     }
 
-    fn cut(&mut self, number: u64, frontier: EventTime) {
-        let (watermark, partitions) = self.hub.with(|shared| {
+    fn cut(&mut self, number: u64, frontier: EventTime, outputs: &mut Outputs<'_>) {
+        // No checkpoint is begun before the rows of the one before are acknowledged: the newest that is durable.
+        let is_settled = |settled: &Cut| self.job.write_from <= settled.frontier;
+        let (watermark, partitions, hot_from) = self.hub.with(|shared| {
             shared.gate = Gate::Open;
             let watermark = shared.facts.partitions.watermark(frontier, &self.job.rules);
+            let settled = Some(shared.durable).filter(is_settled);
+            let cooled = self.job.cooling.zip(settled).map(|(cooling, settled)| cooling.hot_from(settled));
             shared.cut = Cut { number, frontier, watermark };
-            (watermark, shared.facts.partitions.clone())
+            shared.hot_from = shared.hot_from.max(cooled.unwrap_or_default());
+            (watermark, shared.facts.partitions.clone(), shared.hot_from)
         });
+        self.let_leave(hot_from, frontier, outputs);
         let (part, rollups) = self.tally.cut(frontier, watermark, self.job.write_from <= frontier);
         self.tell_if_full();
         let counted = self.tally.counts.total();
         let paused_ms = self.held_since.take().map_or(0, |since| self.job.timer.monotonic_ms().saturating_sub(since));
-        let worker = self.worker;
-        let cut = WorkerCut { number, frontier, worker, rollups, part, counted, paused_ms, partitions };
+        let (worker, hot) = (self.worker, Hot { from: hot_from, left: self.tally.counts.left() });
+        let cut = WorkerCut { number, frontier, worker, rollups, part, counted, hot, paused_ms, partitions };
         (self.job.take_cut)(cut);
+    }
+
+    /// Takes the windows before `first` out of the state and, from the frontier on, out of the index: an answer at an older one
+    /// still has them.
+    fn let_leave(&mut self, first: Minute, frontier: EventTime, outputs: &mut Outputs<'_>) {
+        let Tally { counts, summaries, rollups, .. } = &mut self.tally;
+        if let Some(rollups) = rollups {
+            rollups.leave(first);
+        }
+        let (counts, summaries) = (counts.leave(first), summaries.leave(first));
+        if let Some([for_counts, for_functions, _]) = self.capabilities.as_ref().filter(|_| self.job.feeds_index) {
+            let increment = |(series, minute, stats)| ((series, minute), frontier, stats);
+            outputs.functions.session(&for_functions.delayed(&frontier)).give_iterator(summaries.map(increment));
+            let increment = |(series, minute, count)| ((series, minute), frontier, Measures::taken_out(count));
+            outputs.counts.session(&for_counts.delayed(&frontier)).give_iterator(counts.into_iter().map(increment));
+        }
     }
 
     /// The input has ended, and all of it is applied.

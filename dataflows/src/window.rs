@@ -93,6 +93,8 @@ pub struct Counts {
     /// Windows before this one have been marked final.
     final_before: Minute,
     total: u64,
+    /// Of the total, what is in windows that have left.
+    left: u64,
 }
 
 impl Counts {
@@ -177,6 +179,33 @@ impl Counts {
         self.changed.len() + self.held.len()
     }
 
+    /// Lets the windows before `first` go, which have been written as final: their cells with their counts.
+    pub fn leave(&mut self, first: Minute) -> Vec<(SeriesNo, Minute, u64)> {
+        let end = self.windows.all.partition_point(|(minute, _)| *minute < first);
+        let mut cells = Vec::new();
+        for (minute, window) in self.windows.all.drain(..end) {
+            assert!(minute < self.final_before, "what may change stays");
+            for (series, cell) in window {
+                assert!(!cell.changed && !cell.held && cell.unsent == 0, "what is not written or sent stays");
+                self.left += cell.count;
+                cells.push((series, minute, cell.count));
+            }
+        }
+        self.windows.last = 0;
+        cells
+    }
+
+    /// So many events are in windows that have left before.
+    pub fn resume_left(&mut self, events: u64) {
+        self.left += events;
+        self.total += events;
+    }
+
+    /// Of all events, those in windows that have left.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
     /// Goes on from a checkpoint whose watermark this was: what it made final is written as such.
     pub fn resume(&mut self, watermark: EventTime) {
         self.final_before = Minute((watermark / MINUTE_MS).try_into().unwrap_or(u32::MAX));
@@ -207,7 +236,7 @@ impl Counts {
         })
     }
 
-    /// The sum of all cells.
+    /// The sum of all cells, also of those that have left.
     pub fn total(&self) -> u64 {
         self.total
     }
@@ -290,6 +319,32 @@ mod tests {
         counts.add(B, Minute(2));
         assert_eq!(written(&mut counts), [(0, 1, 1), (1, 2, 3)], "each once");
         assert_eq!((written(&mut counts), counts.unwritten_len()), (vec![], 0));
+    }
+
+    #[test]
+    fn windows_that_leave_are_given_once_and_stay_in_the_total() {
+        let mut counts = Counts::default();
+        for (series, minute) in [(A, 1), (A, 1), (B, 1), (A, 2), (A, 3)] {
+            counts.add(series, Minute(minute));
+        }
+        counts.finish(180_000);
+        written(&mut counts);
+        counts.take_unsent().for_each(drop);
+        let mut left = counts.leave(Minute(2));
+        left.sort_unstable();
+        assert_eq!(left, [(A, Minute(1), 2), (B, Minute(1), 1)]);
+        assert_eq!((counts.leave(Minute(2)), counts.total(), counts.left(), counts.len()), (vec![], 5, 3, 2));
+        counts.add(A, Minute(3));
+        assert_eq!(written(&mut counts), [(0, 3, 2)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "what is not written or sent stays")]
+    fn a_window_that_is_not_written_does_not_leave() {
+        let mut counts = Counts::default();
+        counts.add(A, Minute(1));
+        counts.finish(120_000);
+        counts.leave(Minute(2));
     }
 
     #[test]

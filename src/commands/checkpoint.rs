@@ -176,6 +176,7 @@ fn described(manifest: &Manifest, state: Option<&PartState>) -> String {
         line("remembered ids", ids.to_string());
         line("series", series.to_string());
         line("cells", format!("{cells}, {counted} events in them"));
+        line("left memory", format!("{} events before {}", manifest.hot.left, utc(manifest.hot.from.start())));
         line("letters", letters(state));
     }
     text + "\n" + &lines(&partitions(manifest)) + "\n" + &lines(&parts(manifest))

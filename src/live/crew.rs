@@ -49,6 +49,8 @@ pub struct Crew {
     pub functions: Functions,
     /// Whether the sink wants hours and days.
     pub rolls_up: bool,
+    /// When windows leave memory.
+    pub cooling: Option<Cooling>,
     /// Of each worker.
     pub unwritten_max: usize,
     pub input: Arc<dyn Input>,
@@ -123,6 +125,7 @@ impl Crew {
             take_cut: Box::new(move |cut| tell(&cuts, Word::Cut(cut))),
             write_from: self.plan.write_from,
             rolls_up: self.rolls_up,
+            cooling: self.cooling,
             unwritten_max: self.unwritten_max,
             take_all: None,
             serve: Some(Serve {

@@ -121,6 +121,7 @@ impl Keeper {
         let part = StoredPart {
             info: PartInfo::of(name, cut.number, &bytes),
             counted: cut.counted,
+            left: cut.hot.left,
             has_letters: !cut.part.letters.is_empty(),
         };
         self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });

@@ -82,6 +82,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         frontier: 0,
         number: newest,
         partitions: Partitions::default(),
+        hot: Hot::default(),
         owners: Default::default(),
         write_from: 0,
         published: HashSet::new(),
@@ -127,6 +128,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
                 resumed: Some(manifest.version),
                 frontier: manifest.frontier,
                 write_from,
+                hot: manifest.hot,
                 published,
                 rulings,
                 ..base(manifest.history, manifest.key)

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 
 use dataflows::{
     announce::Partitions,
-    checkpoint::{manifest::Meaning, part::PartState},
+    checkpoint::{
+        manifest::{Hot, Meaning},
+        part::PartState,
+    },
     graph::Start,
     identity::IdKey,
     port::{PartitionId, Version},
@@ -42,6 +45,8 @@ pub struct Plan {
     pub number: u64,
     /// Every partition, where it starts.
     pub partitions: Partitions,
+    /// What has left memory.
+    pub hot: Hot,
     /// Which worker of the whole job reads which partition.
     pub owners: BTreeMap<PartitionId, usize>,
     /// The frontier of the rows that the sink holds from a newer checkpoint than the one resumed.
@@ -60,7 +65,8 @@ impl Plan {
     /// The start of the dataflow with this state.
     pub fn start(&self, mut state: PartState) -> Start {
         state.rulings.extend(&self.rulings);
-        Start { frontier: self.frontier, number: self.number, partitions: self.partitions.clone(), state }
+        let (frontier, number, hot) = (self.frontier, self.number, self.hot);
+        Start { frontier, number, partitions: self.partitions.clone(), hot, state }
     }
 
     /// Which worker reads a partition that is added while running: one that reads others already.

@@ -36,8 +36,10 @@ pub enum Order {
 pub struct StoredPart {
     /// Which file.
     pub info: PartInfo,
-    /// The sum of its cells.
+    /// How many events its worker has counted, also those of windows that have left memory.
     pub counted: u64,
+    /// Of them, these.
+    pub left: u64,
     /// Whether it holds dead letters.
     pub has_letters: bool,
 }
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
 
     fn part(name: &str) -> StoredPart {
-        StoredPart { info: PartInfo::of(name.into(), 1, b""), counted: 1, has_letters: name == "b" }
+        StoredPart { info: PartInfo::of(name.into(), 1, b""), counted: 1, left: 0, has_letters: name == "b" }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The manifest: the commit of a checkpoint. What it names is complete and durable before it is created.
 //!
 //! Sections by kind: 1 the head, 2 a partition each, 4 a part each; the fields of each in the order of the structs below.
-//! Instead of 4 there may be 3, as before parts were increments: the same without a number, and all of this checkpoint.
+//! Where windows have left memory 5 says which, and how many events they hold (minute 4, zero 4, events 8). Instead of 4 there may be 3, as before parts were increments: the same without a number, and all of this checkpoint.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::{
     ledger::Ledger,
     port::{PartitionId, Tail, Version},
     rules::Rules,
-    time::EventTime,
+    time::{EventTime, Minute},
 };
 
 use super::{
@@ -24,6 +24,16 @@ const HEAD: u32 = 1;
 const PARTITION: u32 = 2;
 const WHOLE_PART: u32 = 3;
 const PART: u32 = 4;
+const HOT: u32 = 5;
+
+/// What has left memory: it is in the sink alone.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Hot {
+    /// The first window that is in memory.
+    pub from: Minute,
+    /// How many events the windows before it hold.
+    pub left: u64,
+}
 
 /// What the counts mean: a checkpoint can only be resumed under the same.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +123,8 @@ pub struct Manifest {
     pub meaning: Meaning,
     /// Offsets, clocks and ledgers.
     pub partitions: Partitions,
+    /// What is not in the parts any more.
+    pub hot: Hot,
     /// The parts, in the order in which they were made: together they are the state.
     pub parts: Vec<PartInfo>,
 }
@@ -136,6 +148,11 @@ impl Manifest {
         writer.section(HEAD, 0, &self.head());
         for (partition, state) in &self.partitions.0 {
             writer.section(PARTITION, 0, &put_partition(*partition, state));
+        }
+        if self.hot != Hot::default() {
+            let mut fields = Fields::default();
+            fields.word(self.hot.from.0).word(0).long(self.hot.left);
+            writer.section(HOT, 0, &fields.0);
         }
         for part in &self.parts {
             let mut fields = Fields::default();
@@ -173,6 +190,7 @@ impl Manifest {
                         take_partition(section.payload).ok_or(bad(number + 1, "half a partition"))?;
                     manifest.partitions.0.insert(partition, state);
                 }
+                HOT => manifest.hot = take_hot(section.payload).ok_or(bad(number + 1, "half a word of what has left"))?,
                 PART | WHOLE_PART => {
                     let whole = (section.kind == WHOLE_PART).then_some(manifest.version.number);
                     manifest.parts.push(take_part(section.payload, whole).ok_or(bad(number + 1, "half a part"))?);
@@ -215,9 +233,16 @@ fn take_head(payload: &[u8]) -> Option<Manifest> {
             max_jump_ms: fields.long()?,
         },
         partitions: Partitions::default(),
+        hot: Hot::default(),
         parts: Vec::new(),
     };
     fields.is_done().then_some(manifest)
+}
+
+fn take_hot(payload: &[u8]) -> Option<Hot> {
+    let mut fields = FieldReader(payload);
+    let (from, zero, left) = (Minute(fields.word()?), fields.word()?, fields.long()?);
+    (zero == 0 && fields.is_done()).then_some(Hot { from, left })
 }
 
 fn put_partition(partition: PartitionId, state: &PartitionState) -> Vec<u8> {
@@ -299,6 +324,7 @@ mod tests {
                 ]
                 .into(),
             ),
+            hot: Hot { from: Minute(7), left: u64::MAX },
             parts: vec![PartInfo::of("a.part".into(), 98, b"bytes"), PartInfo::of("b.part".into(), 99, b"")],
         };
         assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));

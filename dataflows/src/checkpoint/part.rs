@@ -46,6 +46,29 @@ pub struct GroupState {
     pub stats: Vec<CellStats>,
 }
 
+impl GroupState {
+    fn keep_from(&mut self, first: Minute) {
+        self.cells.retain(|cell| first <= cell.minute);
+        self.stats.retain(|(_, minute, _)| first <= *minute);
+        let mut places = vec![None; self.names.len()];
+        let mut names = Vec::new();
+        for cell in &mut self.cells {
+            let old = cell.series.0 as usize;
+            let place = *places[old].get_or_insert_with(|| {
+                names.push(std::mem::take(&mut self.names[old]));
+                SeriesNo(names.len() as u32 - 1)
+            });
+            cell.series = place;
+        }
+        self.stats.retain_mut(|(series, ..)| {
+            let place = places[series.0 as usize];
+            *series = place.unwrap_or(*series);
+            place.is_some()
+        });
+        self.names = names;
+    }
+}
+
 /// The functions of one cell.
 pub type CellStats = (SeriesNo, Minute, Stats);
 
@@ -97,6 +120,13 @@ impl PartState {
     /// The rows of these cells are written.
     pub fn mark_written(&mut self) {
         self.groups.iter_mut().flat_map(|group| &mut group.cells).for_each(|cell| cell.unwritten = false);
+    }
+
+    /// Leaves out the windows before `first`, and names that no other window has.
+    pub fn keep_from(&mut self, first: Minute) {
+        if first != Minute(0) {
+            self.groups.iter_mut().for_each(|group| group.keep_from(first));
+        }
     }
 
     /// Forgets the ids of windows before `first`, and all but one of those with one identity.
@@ -345,6 +375,19 @@ pub(crate) mod tests {
     #[test]
     fn a_part_comes_back_as_it_was_written() {
         assert_eq!(PartState::decode(&sample().encode()), Ok(sample()));
+    }
+
+    #[test]
+    fn windows_that_leave_take_the_names_that_no_other_window_has() {
+        let mut state = sample();
+        state.keep_from(Minute(0));
+        assert_eq!(state, sample());
+        state.keep_from(Minute(10));
+        let group = &state.groups[3];
+        assert_eq!(group.names, [("v\u{1F600}".to_owned(), "view".to_owned())]);
+        assert_eq!(group.cells.iter().map(|cell| (cell.series.0, cell.minute.0)).collect::<Vec<_>>(), [(0, 10)]);
+        assert_eq!(group.stats, [(SeriesNo(0), Minute(10), some_stats())]);
+        assert_eq!(group.ids, sample().groups[3].ids, "ids have a memory of their own");
     }
 
     #[test]

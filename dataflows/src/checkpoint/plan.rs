@@ -113,7 +113,8 @@ pub fn load(store: &mut dyn CheckpointStore, version: Version) -> Result<Loaded,
     for part in &manifest.parts {
         fold.add(manifest.standing(part, read_part(store, part)?));
     }
-    let state = fold.finish();
+    let mut state = fold.finish();
+    state.keep_from(manifest.hot.from);
     balance(&manifest, &state)?;
     Ok(Loaded { manifest, state })
 }
@@ -142,7 +143,7 @@ pub fn read_manifest(store: &mut dyn CheckpointStore, version: Version) -> Resul
     if manifest.version == version { Ok(manifest) } else { Err(Damage::Mixed { name: name() }) }
 }
 
-/// The ledger of each partition balances, and all counted events are in the cells.
+/// The ledger of each partition balances, and all counted events are in the cells, or have left memory.
 pub fn balance(manifest: &Manifest, state: &PartState) -> Result<(), Damage> {
     let mut counted = 0;
     for (partition, at) in &manifest.partitions.0 {
@@ -151,14 +152,18 @@ pub fn balance(manifest: &Manifest, state: &PartState) -> Result<(), Damage> {
         }
         counted += at.ledger.counted;
     }
-    let cells = state.counted();
-    if counted == cells { Ok(()) } else { Err(Damage::Ledger(format!("{counted} counted, {cells} in the cells"))) }
+    let (cells, left) = (state.counted(), manifest.hot.left);
+    if counted == cells + left {
+        Ok(())
+    } else {
+        Err(Damage::Ledger(format!("{counted} counted, {cells} in the cells, {left} in those that left memory")))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{announce::Partitions, identity::IdKey, rules::Rules};
+    use crate::{announce::Partitions, checkpoint::manifest::Hot, identity::IdKey, rules::Rules};
 
     fn loaded(number: u64) -> (Version, Result<Loaded, Damage>) {
         let version = Version { generation: 1, number };
@@ -172,6 +177,7 @@ mod tests {
             acknowledged: Version::default(),
             meaning: Meaning::of(&Rules::default()),
             partitions: Partitions::default(),
+            hot: Hot::default(),
             parts: Vec::new(),
         };
         (version, Ok(Loaded { manifest, state: PartState::default() }))

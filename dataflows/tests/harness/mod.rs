@@ -20,7 +20,12 @@ use std::{
 
 use dataflows::{
     announce::Announcement,
-    checkpoint::{coordinator::StoredPart, fold::Fold, manifest::PartInfo, part::PartState},
+    checkpoint::{
+        coordinator::StoredPart,
+        fold::Fold,
+        manifest::{Hot, PartInfo},
+        part::PartState,
+    },
     control::{Ear, Mailbox, Message, Outcome},
     event::{self, Cause},
     functions::{Functions, Kept, stats::Stats},
@@ -33,7 +38,7 @@ use dataflows::{
     query::{Answer, Question},
     rules::Rules,
     table::CountTable,
-    tally::{TakeAll, WorkerCut},
+    tally::{Cooling, TakeAll, WorkerCut},
     testkit::{Faulty, Unsteady},
     time::{END_OF_TIME, EventTime, Minute},
 };
@@ -192,6 +197,8 @@ pub struct Setup {
     pub functions: Functions,
     /// Whether the sink wants hours and days.
     pub rolls_up: bool,
+    /// When windows leave memory.
+    pub cooling: Option<Cooling>,
 }
 
 /// What the partitions are like to read.
@@ -221,6 +228,7 @@ impl Setup {
             reading: Reading::Steady,
             functions: Functions::default(),
             rolls_up: false,
+            cooling: None,
         }
     }
 }
@@ -259,6 +267,7 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         on_quiet: None,
         write_from: setup.write_from,
         rolls_up: setup.rolls_up,
+        cooling: setup.cooling,
         unwritten_max: setup.unwritten_max,
         tell: Box::new(move |announcement| {
             if index == 0 {
@@ -392,6 +401,7 @@ impl Live {
                     let part = StoredPart {
                         info: PartInfo::of(format!("w{}", cut.worker), cut.number, &cut.part.encode()),
                         counted: cut.counted,
+                        left: cut.hot.left,
                         has_letters: !cut.part.letters.is_empty(),
                     };
                     self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
@@ -427,14 +437,18 @@ impl Live {
         if number.is_multiple_of(2) {
             state.forget(partitions.first_remembered(frontier, &self.rules));
         }
+        let hot = Hot { from: cuts[0].hot.from, left: cuts.iter().map(|cut| cut.hot.left).sum() };
+        assert!(cuts.iter().all(|cut| cut.hot.from == hot.from), "all workers let the same windows go");
+        state.keep_from(hot.from);
         let counted: u64 = partitions.0.values().map(|at| at.ledger.counted).sum();
-        assert_eq!(counted, state.counted(), "the counted events are the sum over all windows, at every frontier");
+        let there = state.counted() + hot.left;
+        assert_eq!(counted, there, "the counted events are the sum over all windows, at every frontier");
         assert_eq!(counted, cuts.iter().map(|cut| cut.counted).sum::<u64>());
         assert!(partitions.0.values().all(|at| at.ledger.balances()), "{partitions:?}");
         // What the sink was given: the next checkpoint is an increment upon this one.
         state.mark_written();
         self.state.replace(PartState { letters: Vec::new(), ..state.clone() });
-        Start { frontier, number, partitions, state }
+        Start { frontier, number, partitions, hot, state }
     }
 
     /// Waits until everything in the log is visible; gives the announcement.

@@ -174,6 +174,7 @@ impl Lead {
             acknowledged: self.acknowledged,
             meaning: self.identity.meaning,
             partitions: first.partitions.clone(),
+            hot: Hot { from: first.hot.from, left: parts.iter().map(|part| part.left).sum() },
             parts: self.chain.and(parts.iter().map(|part| part.info.clone())),
         })
     }

@@ -72,7 +72,7 @@ impl Chain {
         let parts = self.parts[..of].to_vec();
         let name = format!("{:020}-{:020}.merged.part", newest.version.generation, newest.version.number);
         let first = newest.partitions.first_remembered(newest.frontier, rules);
-        match self.spawn(parts, name, first) {
+        match self.spawn(parts, name, Kept { ids_from: first, windows_from: newest.hot.from }) {
             Ok(done) => self.merging = Some(Merging { of, done }),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "no parts are merged now"),
         }
@@ -82,13 +82,13 @@ impl Chain {
         &self,
         parts: Vec<PartInfo>,
         name: String,
-        first: Minute,
+        kept: Kept,
     ) -> anyhow::Result<Receiver<anyhow::Result<PartInfo>>> {
         let mut store = (self.open)().map_err(|failure| failure.error)?;
         let (tell, done) = bounded(1);
         let merge = move || {
             // The receiver is only gone with the process.
-            let _ = tell.send(merge(&mut *store, &parts, name, first));
+            let _ = tell.send(merge(&mut *store, &parts, name, kept));
         };
         thread::Builder::new().name("merge".to_owned()).spawn(merge).context("starting a thread")?;
         Ok(done)
@@ -119,14 +119,24 @@ fn worth_merging(parts: &[PartInfo], acknowledged: u64) -> usize {
     if pays { done } else { 0 }
 }
 
-/// Writes what these parts come to, without the ids of windows before `first`.
-fn merge(store: &mut dyn CheckpointStore, parts: &[PartInfo], name: String, first: Minute) -> anyhow::Result<PartInfo> {
+/// What of the parts still stands.
+#[derive(Copy, Clone, Debug)]
+struct Kept {
+    /// Ids of windows before this are forgotten.
+    ids_from: Minute,
+    /// Windows before this have left memory.
+    windows_from: Minute,
+}
+
+/// Writes what these parts come to.
+fn merge(store: &mut dyn CheckpointStore, parts: &[PartInfo], name: String, kept: Kept) -> anyhow::Result<PartInfo> {
     let mut fold = Fold::default();
     for part in parts {
         fold.add(plan::read_part(store, part).with_context(|| format!("reading {}", part.name))?);
     }
     let mut state = fold.finish();
-    state.forget(first);
+    state.forget(kept.ids_from);
+    state.keep_from(kept.windows_from);
     state.mark_written();
     state.letters.clear();
     let bytes = state.encode();
