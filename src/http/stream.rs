@@ -43,7 +43,7 @@ pub async fn stream(state: &Arc<State>, headers: &HeaderMap, query: &str) -> Res
     let room = Arc::clone(&state.streams).try_acquire_owned().map_err(full)?;
     let mut watcher = Watcher::new(state, wanted, room);
     let first = match last {
-        Some(last) if watcher.resume(last).await? => None,
+        Some(last) if watcher.resume(last).await? => watcher.look().await?,
         _ => Some(watcher.begin().await?),
     };
     let events = stream::iter(first).chain(stream::unfold(watcher, |mut watcher| async {
@@ -125,8 +125,6 @@ impl Watcher {
             Err(Missed::Merged { .. }) => return Ok(false),
             Err(Missed::Refused(problem)) => return Err(problem),
         }
-        // What is new is looked for at once.
-        self.changes.mark_changed();
         Ok(true)
     }
 
