@@ -1,13 +1,10 @@
 //! The index: arrangements of counts and of functions by series and minute, and point-in-time answers from their traces.
 //!
 //! A count is a multiplicity: the increments of a cell sum up, and an answer at `as_of` is the sum of those at times
-//! before it. Functions are differences as well, in an arrangement of their own: where none are kept there is none. History older than the retained span is merged; asking for it is refused, never answered with later data.
+//! before it. Functions are differences as well, in an arrangement of their own: where none are kept there is
+//! none. History older than the retained span is merged; asking for it is refused, never answered with later data.
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::{Arc, Mutex},
-};
+use std::{cell::RefCell, rc::Rc};
 
 use differential_dataflow::{
     difference::{IsZero, Semigroup},
@@ -21,26 +18,24 @@ use serde::{Deserialize, Serialize};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
-        Scope, StreamVec,
+        StreamVec,
         channels::pact::{Exchange, Pipeline},
-        operators::{
-            Concat,
-            generic::operator::{Operator, source},
-            vec::Map,
-        },
+        operators::{Concat, generic::operator::Operator, vec::Map},
     },
     progress::Antichain,
-    scheduling::SyncActivator,
 };
 
 use crate::{
     control::Hub,
+    desk::{Asked, ask},
     functions::{Kept, stats::Stats},
     identity::KeyGroup,
     query::{Answer, Cell, Question},
     series::{SeriesNo, SeriesTable},
     time::{EventTime, Minute},
 };
+
+pub use crate::desk::{Questions, Reply};
 
 /// What is accumulated per cell.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,7 +76,7 @@ pub type Increment = ((SeriesNo, Minute), EventTime, Measures);
 /// One update of the functions' index.
 pub type StatsIncrement = ((SeriesNo, Minute), EventTime, Stats);
 
-type Spine<R> = ValSpine<SeriesNo, Minute, EventTime, R>;
+pub(crate) type Spine<R> = ValSpine<SeriesNo, Minute, EventTime, R>;
 
 /// An arrangement by series and minute.
 pub type Indexed<'scope, R> = Arranged<'scope, TraceAgent<Spine<R>>>;
@@ -102,43 +97,6 @@ pub fn index<'scope, R: Semigroup + Ord + 'static>(
     )
 }
 
-/// A question on its way: who asked and under which number the answer is expected.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Asked {
-    from: usize,
-    ticket: u64,
-    question: Question,
-}
-
-/// Lets threads outside the workers ask.
-#[derive(Clone, Default)]
-pub struct Questions(Arc<Mutex<Desk>>);
-
-#[derive(Default)]
-struct Desk {
-    waiting: Vec<(u64, Question)>,
-    activator: Option<SyncActivator>,
-    closed: bool,
-}
-
-impl Questions {
-    /// Asks, under a number of the caller's choice; `false` once the dataflow has ended.
-    pub fn ask(&self, ticket: u64, question: Question) -> bool {
-        let mut desk = self.0.lock().expect("nobody panics while holding the desk");
-        if !desk.closed {
-            desk.waiting.push((ticket, question));
-            if let Some(activator) = &desk.activator {
-                // An error means that the worker has ended: the caller's ticket is dropped with it.
-                let _ = activator.activate();
-            }
-        }
-        !desk.closed
-    }
-}
-
-/// Takes an answer by its ticket. Must not block.
-pub type Reply = Box<dyn FnMut(u64, Answer)>;
-
 /// Answers questions from the trace: the desk's worker asks, the owner of the video answers, the answer goes back.
 ///
 /// * exchange: a question by its video's key group, an answer to the worker that asked
@@ -154,14 +112,14 @@ pub fn answers<'scope>(
 ) {
     let scope = counts.stream.scope();
     let peers = scope.peers();
-    let asked = ask(scope, hub, desk);
+    let asked = ask(scope, "Ask", hub, desk);
     let mut stream = counts.stream.map(drop);
     if let Some(functions) = &functions {
         stream = stream.concat(functions.stream.clone().map(drop));
     }
-    let functions = functions.map(|functions| functions.trace);
     let resumed = hub.with(|shared| shared.applied);
-    let mut book = Book { counts: counts.trace, functions, series, retain_ms, oldest: resumed };
+    let functions = functions.map(|functions| functions.trace);
+    let mut book = Book { functions, ..Book::new(counts.trace, series, retain_ms, resumed) };
     let mut parked: Vec<Asked> = Vec::new();
     let by_group = Exchange::new(move |asked: &Asked| KeyGroup::of(&asked.question.video_id).owner(peers) as u64);
     let answered = asked.binary_frontier::<_, CapacityContainerBuilder<Vec<(usize, u64, Answer)>>, _, _, _, _>(
@@ -201,46 +159,29 @@ pub fn answers<'scope>(
     });
 }
 
-fn ask<'scope>(
-    scope: Scope<'scope, EventTime>,
-    hub: &Hub,
-    desk: Option<Questions>,
-) -> StreamVec<'scope, EventTime, Asked> {
-    let hub = hub.clone();
-    let from = scope.index();
-    source::<_, CapacityContainerBuilder<Vec<Asked>>, _, _>(scope, "Ask", move |capability, info| {
-        hub.wake_on_change(scope.activator_for(info.address.clone()));
-        if let Some(desk) = &desk {
-            let mut desk = desk.0.lock().expect("nobody panics while holding the desk");
-            desk.activator = Some(scope.worker().sync_activator_for(info.address.to_vec()));
-        }
-        // Questions travel at the least time for ever: nothing waits for them. A worker without a desk asks nothing.
-        let mut capability = desk.is_some().then_some(capability);
-        move |output| {
-            let Some((desk, at)) = desk.as_ref().zip(capability.as_ref()) else { return };
-            let mut desk = desk.0.lock().expect("nobody panics while holding the desk");
-            let asked = desk.waiting.drain(..).map(|(ticket, question)| Asked { from, ticket, question });
-            output.session(at).give_iterator(asked);
-            if hub.with(|shared| shared.ending) {
-                desk.closed = true;
-                capability = None;
-            }
-        }
-    })
-}
-
 /// The traces with what is needed to read them.
-struct Book {
-    counts: TraceAgent<Spine<Measures>>,
+pub(crate) struct Book {
+    pub(crate) counts: TraceAgent<Spine<Measures>>,
     functions: Option<TraceAgent<Spine<Stats>>>,
-    series: Rc<RefCell<SeriesTable>>,
+    pub(crate) series: Rc<RefCell<SeriesTable>>,
     retain_ms: u64,
-    oldest: EventTime,
+    /// The oldest frontier that can be answered.
+    pub(crate) oldest: EventTime,
 }
 
 impl Book {
+    /// A reader of its own, which keeps history as long as `retain_ms` says, and none from before `resumed`.
+    pub(crate) fn new(
+        counts: TraceAgent<Spine<Measures>>,
+        series: Rc<RefCell<SeriesTable>>,
+        retain_ms: u64,
+        resumed: EventTime,
+    ) -> Self {
+        Self { counts, functions: None, series, retain_ms, oldest: resumed }
+    }
+
     /// Reads how far the index is complete, and lets history go that is no longer retained. `None`: it has ended.
-    fn advance(&mut self) -> Option<EventTime> {
+    pub(crate) fn advance(&mut self) -> Option<EventTime> {
         let of_functions = self.functions.as_mut().and_then(upper);
         let reached = [upper(&mut self.counts), of_functions].into_iter().flatten().min();
         if let Some(reached) = reached {

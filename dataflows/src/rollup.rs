@@ -115,13 +115,13 @@ impl<K: Hash + Eq + Clone> Rollups<K> {
     pub fn finish(&mut self, watermark: EventTime) -> Vec<(K, Minute)> {
         let mut last = Vec::new();
         for width in Width::ROLLED {
-            let from = self.final_until.saturating_sub(width.ms() - 1);
-            let windows = self.windows.range((width, from)..=(width, watermark.saturating_sub(width.ms())));
-            if width.ms() <= watermark {
-                let is_new = |((width, start), _): &(&(Width, EventTime), _)| self.final_until < width.end(*start);
-                for (_, window) in windows.filter(is_new) {
-                    last.extend(window.iter().map(|(series, rolled)| (series.clone(), rolled.last)));
-                }
+            // By their beginnings: those whose ends lie behind what was told and not behind the watermark.
+            let first = self.final_until.saturating_add(1).saturating_sub(width.ms());
+            let Some(end) = watermark.checked_sub(width.ms()).map(|last| last.saturating_add(1)) else { continue };
+            if first < end {
+                let windows = self.windows.range((width, first)..(width, end));
+                let lasts = windows.flat_map(|(_, window)| window);
+                last.extend(lasts.map(|(series, rolled)| (series.clone(), rolled.last)));
             }
         }
         self.final_until = self.final_until.max(watermark);

@@ -677,6 +677,7 @@ mod tests {
             quiet: Quiet::Hold,
         };
         assert_eq!(settings.time, time);
+        assert_eq!(settings.functions, Functions::of_all(Kept::ALL));
         assert_eq!(settings.index, IndexSettings { hot_ms: 172_800_000, as_of_ms: 900_000 });
         assert_eq!((settings.checkpoint.interval_ms, settings.checkpoint.keep.get()), (5000, 3));
         assert_eq!(settings.checkpoint.place, CheckpointPlace::Folder("tidemark-data/checkpoints".into()));
@@ -686,11 +687,24 @@ mod tests {
     }
 
     #[test]
+    fn functions_are_kept_in_groups_by_event_type() {
+        let lines =
+            "[functions]\ndefault = [\"count\", \"mean\"]\nby_type = { like = \"distinct, p50\", share = \"\" }";
+        let functions = check(lines).unwrap().functions;
+        let kept = ["view", "like", "share"].map(|event_type| functions.kept(event_type));
+        let likes = Kept { values: false, ..Kept::ALL };
+        assert_eq!(kept, [Kept { values: true, ..Kept::NONE }, likes, Kept::NONE]);
+    }
+
+    #[test]
     fn each_rule_is_a_fault_of_its_key() {
         for (lines, key) in [
             ("data_dir = \"\"", "data_dir"),
             ("workers = 0", "workers"),
             ("workers = 257", "workers"),
+            ("functions.default = [\"median\"]", "functions.default"),
+            ("functions.by_type = { like = \"sum, median\" }", "functions.by_type"),
+            ("functions.by_type = { View = \"sum\" }", "functions.by_type"),
             ("source.partitions = 0", "source.partitions"),
             ("source.partitions = -1", "source.partitions"),
             ("source.partitions = 1025", "source.partitions"),
