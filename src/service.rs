@@ -1,10 +1,10 @@
 //! What the HTTP side asks of the rest: answers from the dataflow, and room in the log.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, ops::Range, pin::Pin, sync::Arc};
 
 use dataflows::{
-    announce::Announcement,
-    port::PartitionId,
+    announce::{Announcement, Moment},
+    port::{BoxError, CountRow, PartitionId},
     query::{Answer, Question},
     time::EventTime,
     top::{TopAnswer, TopQuestion},
@@ -20,17 +20,40 @@ pub trait Queries: Send + Sync + 'static {
     /// The newest announced frontier and what holds there; `None` until the first.
     fn latest(&self) -> Option<Arc<Announcement>>;
 
-    /// Lowers `as_of` to the nearest announced frontier; gives it with its watermark.
-    fn lower(&self, as_of: EventTime) -> Result<(EventTime, EventTime), AsOfError>;
+    /// Lowers `as_of` to the nearest announced frontier.
+    fn lower(&self, as_of: EventTime) -> Result<Moment, AsOfError>;
 
     /// Answers one question at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn ask(&self, question: Question) -> BoxFuture<Option<Answer>>;
+
+    /// Reads windows that have left memory.
+    fn cold(&self, video_id: String, event_type: String, starts: Range<EventTime>) -> BoxFuture<ColdRows>;
 
     /// Makes a top list at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>>;
 
     /// Changes at each announcement; its value is the newest frontier.
     fn changes(&self) -> tokio::sync::watch::Receiver<EventTime>;
+}
+
+/// Windows that have left memory, ascending.
+pub type ColdRows = Result<Vec<CountRow>, ColdError>;
+
+/// Why windows that have left memory can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ColdError {
+    /// They are not within this process's reach.
+    #[error("windows that have left memory are not in the reach of this process")]
+    Elsewhere,
+    /// Reading failed.
+    #[error("windows that have left memory can't be read")]
+    Failed(#[source] BoxError),
+}
+
+/// Where windows go that leave memory.
+pub trait Cold: Send + Sync + 'static {
+    /// The windows of a video and event type that start within a range, ascending. Blocks.
+    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError>;
 }
 
 /// One event on its way into the log: already judged well-formed.

@@ -12,7 +12,7 @@ use connectors::embedded::{checkpoints::CheckpointDir, letters::LetterDir};
 use dataflows::{
     announce::{PartitionState, Partitions},
     checkpoint::{
-        manifest::{Manifest, Meaning, PartInfo},
+        manifest::{Hot, Manifest, Meaning, PartInfo},
         part::{GroupState, PartState},
     },
     clock::{Clock, Row},

@@ -11,7 +11,7 @@ use connectors::{
 use dataflows::{
     announce::{PartitionState, Partitions},
     checkpoint::{
-        manifest::{Manifest, Meaning, PartInfo},
+        manifest::{Hot, Manifest, Meaning, PartInfo},
         part::PartState,
         plan::{self, Loaded},
     },
@@ -119,7 +119,7 @@ fn large() -> Checkpoint {
         version,
         partitions: Partitions([(PartitionId(0), partition)].into()),
         hot: Hot::default(),
-            parts,
+        parts,
         meaning: Meaning::of(&Rules::default()),
         ..small().good.manifest
     };

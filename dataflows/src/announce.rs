@@ -148,7 +148,13 @@ impl Partitions {
 
     /// What to tell the outside at a frontier. `durable` is the watermark of the newest checkpoint: where quiet partitions
     /// hold nobody back, a restart judges anew what is behind it, so nothing more is called final.
-    pub fn announcement(&self, frontier: EventTime, durable: EventTime, hot_from: Minute, rules: &Rules) -> Announcement {
+    pub fn announcement(
+        &self,
+        frontier: EventTime,
+        durable: EventTime,
+        hot_from: Minute,
+        rules: &Rules,
+    ) -> Announcement {
         let at = |(partition, state): (&PartitionId, &PartitionState)| PartitionAt {
             partition: *partition,
             next_offset: state.next_offset,
@@ -201,6 +207,11 @@ pub struct Announcement {
 }
 
 impl Announcement {
+    /// What one must know to ask at it.
+    pub fn moment(&self) -> Moment {
+        Moment { frontier: self.frontier, watermark: self.watermark, hot_from: self.hot_from }
+    }
+
     /// Whether the window can change no more.
     pub fn is_final(&self, minute: Minute) -> bool {
         minute.is_final(self.watermark)

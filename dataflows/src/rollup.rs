@@ -100,11 +100,6 @@ impl<K: Hash + Eq + Clone> Rollups<K> {
             .flat_map(|((width, start), window)| window.iter().map(|(series, rolled)| (series, *width, *start, rolled)))
     }
 
-    /// Lets the windows go that end at or before the beginning of `first`.
-    pub fn leave(&mut self, first: Minute) {
-        self.windows.retain(|(width, start), _| first.start() < width.end(*start));
-    }
-
     /// Goes on from a checkpoint whose watermark this was.
     pub fn resume(&mut self, watermark: EventTime) {
         self.final_until = watermark;

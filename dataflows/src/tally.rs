@@ -106,15 +106,12 @@ pub struct Tally {
 pub struct Cooling {
     /// How far behind the frontier a window stays, ms.
     pub hot_ms: u64,
-    /// They leave together with all of a window of this width.
-    pub width: Width,
 }
 
 impl Cooling {
     /// The first window that stays, once the rows of this checkpoint are acknowledged: those before are final, and in the sink.
     fn hot_from(self, settled: Cut) -> Minute {
-        let before = settled.watermark.min(settled.frontier.saturating_sub(self.hot_ms)).min(EVENT_TIME_MAX);
-        Minute::of(self.width.start(Minute::of(before)))
+        Minute::of(settled.watermark.min(settled.frontier.saturating_sub(self.hot_ms)).min(EVENT_TIME_MAX))
     }
 }
 
@@ -559,10 +556,7 @@ impl TallyWorker {
     /// Takes the windows before `first` out of the state and, from the frontier on, out of the index: an answer at an older one
     /// still has them.
     fn let_leave(&mut self, first: Minute, frontier: EventTime, outputs: &mut Outputs<'_>) {
-        let Tally { counts, summaries, rollups, .. } = &mut self.tally;
-        if let Some(rollups) = rollups {
-            rollups.leave(first);
-        }
+        let Tally { counts, summaries, .. } = &mut self.tally;
         let (counts, summaries) = (counts.leave(first), summaries.leave(first));
         if let Some([for_counts, for_functions, _]) = self.capabilities.as_ref().filter(|_| self.job.feeds_index) {
             let increment = |(series, minute, stats)| ((series, minute), frontier, stats);

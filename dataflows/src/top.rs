@@ -67,7 +67,7 @@ pub enum Order {
 
 impl TopQuestion {
     /// The first window that is looked at.
-    fn lowest(&self) -> Minute {
+    pub fn lowest(&self) -> Minute {
         match self.order {
             Order::Count => self.first,
             Order::Rising => Minute(self.first.0.saturating_sub(self.end.0.saturating_sub(self.first.0))),

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use warp::http::{HeaderValue, StatusCode, header};
 
 use super::Response;
+use crate::service::ColdError;
 
 /// The most of a client's text that an error repeats, bytes.
 const QUOTED_BYTES_MAX: usize = 256;
@@ -81,6 +82,24 @@ impl Problem {
     pub fn gone(as_of: u64, oldest: u64) -> Self {
         let detail = format!("as_of={as_of} can't be answered any more; the oldest frontier that can is {oldest}");
         Self::new(StatusCode::GONE, "as-of-gone", "The frontier is not retained", detail).with("oldest", oldest)
+    }
+
+    /// 410 or 503: windows before `oldest` have left memory, and can't be read.
+    pub fn cold(error: &ColdError, oldest: u64) -> Self {
+        match error {
+            ColdError::Elsewhere => {
+                let detail = format!("windows before {oldest} have left memory: the first process has them");
+                Self::new(StatusCode::GONE, "range-gone", "The range is not held here", detail)
+                    .with("oldest_start", oldest)
+            }
+            ColdError::Failed(_) => Self::unavailable("windows that have left memory can't be read now"),
+        }
+    }
+
+    /// 410: a top list reaches back to `oldest`.
+    pub fn cold_top(oldest: u64) -> Self {
+        let detail = format!("top lists are made of what is in memory: of windows from {oldest} on");
+        Self::new(StatusCode::GONE, "range-gone", "The range is not held here", detail).with("oldest_start", oldest)
     }
 
     /// 410: windows before `oldest` were counted without the function.

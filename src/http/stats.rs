@@ -3,13 +3,14 @@
 //! Every answer is true at one frontier and names it. `final` says that the same question can never be answered otherwise:
 //! the watermark has reached the end of what was *asked* for. Where `end` is left out, that is the end of the year 9999.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use dataflows::{
+    announce::Moment,
     functions::{Function, Value, stats::Stats as Functions},
     port::PartitionId,
     query::{Answer, Cell, Question},
-    time::{EventTime, floor_to},
+    time::{EventTime, Minute, floor_to},
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -28,7 +29,7 @@ use crate::service::AsOfError;
 /// Questions of one batch that are with the index at a time: enough to hide a round trip, few enough to leave it to others.
 const ASKED_AT_ONCE: usize = 32;
 
-/// At so many moments a request is tried, if the frontier leaps each time by more than the index retains.
+/// Moment so many moments a request is tried, if the frontier leaps each time by more than the index retains.
 const TRIES_MAX: u32 = 8;
 
 /// One answer, as the contract spells it.
@@ -78,13 +79,6 @@ pub struct Point {
     pub(super) value: Number,
     #[serde(rename = "final")]
     pub(super) is_final: bool,
-}
-
-/// A frontier that was announced, and the watermark there.
-#[derive(Copy, Clone, Debug)]
-pub(super) struct At {
-    pub(super) frontier: EventTime,
-    pub(super) watermark: EventTime,
 }
 
 /// Answers for one video.
@@ -161,7 +155,7 @@ impl<'a> Moments<'a> {
         Self { state, when, tries_left: TRIES_MAX }
     }
 
-    pub(super) async fn next(&self) -> Result<At, Problem> {
+    pub(super) async fn next(&self) -> Result<Moment, Problem> {
         choose(self.state, self.when).await
     }
 
@@ -215,10 +209,10 @@ fn common(batch: &[Wanted]) -> Result<When, Problem> {
     }
 }
 
-pub(super) async fn choose(state: &State, when: &When) -> Result<At, Problem> {
+pub(super) async fn choose(state: &State, when: &When) -> Result<Moment, Problem> {
     match when {
         When::AsOf(as_of) => match state.queries.lower(*as_of) {
-            Ok((frontier, watermark)) => Ok(At { frontier, watermark }),
+            Ok(at) => Ok(at),
             Err(AsOfError::Ahead { frontier }) => Err(Problem::ahead(*as_of, frontier)),
             Err(AsOfError::Gone { oldest }) => Err(Problem::gone(*as_of, oldest)),
         },
@@ -229,7 +223,7 @@ pub(super) async fn choose(state: &State, when: &When) -> Result<At, Problem> {
         }
         When::Latest => {
             let latest = state.queries.latest().ok_or_else(no_frontier)?;
-            Ok(At { frontier: latest.frontier, watermark: latest.watermark })
+            Ok(latest.moment())
         }
     }
 }
@@ -241,7 +235,7 @@ fn no_frontier() -> Problem {
 }
 
 /// Waits for an announcement whose cut lies at or behind every offset of the token.
-async fn included(state: &State, token: &Token) -> Result<At, Problem> {
+async fn included(state: &State, token: &Token) -> Result<Moment, Problem> {
     let mut changes = state.queries.changes();
     loop {
         // Seen before it is looked at: an announcement in between wakes us again.
@@ -258,7 +252,7 @@ async fn included(state: &State, token: &Token) -> Result<At, Problem> {
                 is_included &= wanted <= reached;
             }
             if is_included {
-                return Ok(At { frontier: latest.frontier, watermark: latest.watermark });
+                return Ok(latest.moment());
             }
         }
         changes.changed().await.map_err(|_closed| ended())?;
@@ -269,30 +263,67 @@ pub(super) fn ended() -> Problem {
     Problem::unavailable("the dataflow has ended")
 }
 
-pub(super) async fn answer(state: &State, wanted: Wanted, at: At) -> Result<Stats, Missed> {
+/// Answers from the index, and for windows that have left memory from where they are: without a seam, since those are final.
+pub(super) async fn answer(state: &State, wanted: Wanted, at: Moment) -> Result<Stats, Missed> {
     let (first, end) = wanted.minutes();
     let needed = wanted.function.needs();
     if !state.functions.kept(&wanted.event_type).holds(needed) {
         return Err(Missed::Refused(not_kept(&wanted)));
     }
+    let mut found = cold(state, &wanted, first..end.min(at.hot_from)).await?;
     let question = Question {
         video_id: wanted.video_id.clone(),
         event_type: wanted.event_type.clone(),
-        first,
+        // What has left is still in the index at an older frontier, and must not be counted twice.
+        first: first.max(at.hot_from),
         end,
         functions: needed,
         as_of: at.frontier,
     };
     match state.queries.ask(question).await {
-        Some(Answer::Cells(cells)) => Ok(describe(wanted, at, &cells, &[])),
-        Some(Answer::Functions(cells)) => {
-            let (cells, functions): (Vec<_>, Vec<_>) = cells.into_iter().unzip();
-            check_whole(&wanted, &cells, &functions)?;
-            Ok(describe(wanted, at, &cells, &functions))
-        }
-        Some(Answer::Gone { oldest }) => Err(Missed::Merged { at: at.frontier, oldest }),
-        None => Err(Missed::Refused(ended())),
+        Some(Answer::Cells(cells)) => found.cells.extend(cells),
+        Some(Answer::Functions(cells)) => found.extend(cells),
+        Some(Answer::Gone { oldest }) => return Err(Missed::Merged { at: at.frontier, oldest }),
+        None => return Err(Missed::Refused(ended())),
     }
+    if needed.any() {
+        check_whole(&wanted, &found.cells, &found.functions)?;
+    }
+    Ok(describe(wanted, at, &found.cells, &found.functions))
+}
+
+/// The windows of an answer, with their functions where those are wanted.
+#[derive(Default)]
+struct Found {
+    cells: Vec<Cell>,
+    functions: Vec<Functions>,
+}
+
+impl Extend<(Cell, Functions)> for Found {
+    fn extend<I: IntoIterator<Item = (Cell, Functions)>>(&mut self, windows: I) {
+        for (cell, functions) in windows {
+            self.cells.push(cell);
+            self.functions.push(functions);
+        }
+    }
+}
+
+/// The windows of a range that has left memory.
+async fn cold(state: &State, wanted: &Wanted, range: Range<Minute>) -> Result<Found, Missed> {
+    let mut found = Found::default();
+    if range.is_empty() {
+        return Ok(found);
+    }
+    let (video_id, event_type) = (wanted.video_id.clone(), wanted.event_type.clone());
+    let rows = state.queries.cold(video_id, event_type, range.start.start()..range.end.start()).await;
+    let needed = wanted.function.needs();
+    for row in rows.map_err(|error| Missed::Refused(Problem::cold(&error, range.end.start())))? {
+        found.cells.push(Cell { minute: Minute::of(row.window_start), count: row.count });
+        if needed.any() {
+            found.functions.push(row.stats.unwrap_or_default().only(needed));
+        }
+    }
+    Ok(found)
 }
 
 fn not_kept(wanted: &Wanted) -> Problem {
@@ -322,7 +353,7 @@ fn fit(stats: Stats, room: &mut usize) -> Result<Stats, Missed> {
 }
 
 /// `functions` are those of the cells, or none where counts are wanted.
-fn describe(wanted: Wanted, at: At, cells: &[Cell], functions: &[Functions]) -> Stats {
+fn describe(wanted: Wanted, at: Moment, cells: &[Cell], functions: &[Functions]) -> Stats {
     let known = cells.first().zip(cells.last());
     let step = wanted.granularity.step_ms();
     let first_start = known.map(|(first, _)| floor_to(first.minute.start(), step));
@@ -401,7 +432,6 @@ fn roll_up(
 mod tests {
     use std::collections::BTreeMap;
 
-    use dataflows::time::Minute;
     use proptest::prelude::*;
 
     use super::*;
@@ -436,7 +466,8 @@ mod tests {
             (Granularity::Minute, Some(0), Some(HOUR), &[], HOUR - 1, (0, HOUR, false)),
         ];
         for (granularity, start, end, cells, watermark, expect) in rows {
-            let stats = describe(wanted(granularity, start, end), At { frontier: 0, watermark }, cells, &[]);
+            let stats =
+                describe(wanted(granularity, start, end), Moment { watermark, ..Moment::default() }, cells, &[]);
             assert_eq!(
                 (stats.start, stats.end, stats.is_final),
                 expect,
@@ -470,7 +501,7 @@ mod tests {
                 *minutes.entry(minute).or_insert(0) += 1;
             }
             let cells: Vec<_> = minutes.into_iter().map(|(minute, count)| Cell { minute, count }).collect();
-            let stats = describe(wanted, At { frontier: 9, watermark }, &cells, &[]);
+            let stats = describe(wanted, Moment { frontier: 9, watermark, ..Moment::default() }, &cells, &[]);
 
             // The oracle walks over every window there can be and looks at every event.
             let width = match granularity {

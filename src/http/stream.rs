@@ -27,7 +27,7 @@ use super::{
     Response, State,
     params::{self, Fields, Wanted, When},
     problem::{Problem, quoted},
-    stats::{self, At, Missed, Number, Point, Stats},
+    stats::{self, Missed, Number, Point, Stats},
 };
 
 /// What keeps a stream without news alive, and finds out whether anybody listens.
@@ -119,8 +119,8 @@ impl Watcher {
     async fn resume(&mut self, last: LastEvent) -> Result<bool, Problem> {
         let is_of_this_start = last.generation.is_none_or(|generation| generation == self.generation);
         let lowered = self.state.queries.lower(last.frontier).ok();
-        let Some((frontier, watermark)) = lowered.filter(|_| is_of_this_start) else { return Ok(false) };
-        match stats::answer(&self.state, self.wanted.clone(), At { frontier, watermark }).await {
+        let Some(at) = lowered.filter(|_| is_of_this_start) else { return Ok(false) };
+        match stats::answer(&self.state, self.wanted.clone(), at).await {
             Ok(stats) => self.sent = Some(stats),
             Err(Missed::Merged { .. }) => return Ok(false),
             Err(Missed::Refused(problem)) => return Err(problem),

@@ -6,18 +6,20 @@ use std::{
     collections::BTreeMap,
     future::Future,
     net::SocketAddr,
+    ops::Range,
     sync::{Arc, Mutex},
 };
 
 use dataflows::{
-    announce::{Announcement, PartitionAt},
+    announce::{Announcement, Moment, PartitionAt},
     functions::{
         Functions, Kept,
         stats::{Detail, Stats},
     },
     ledger::Ledger,
-    port::PartitionId,
+    port::{CountRow, PartitionId},
     query::{Answer, Cell, Question},
+    rollup::Width,
     time::{EventTime, Minute},
     top::{Order, Ranked, TopAnswer, TopQuestion},
 };
@@ -30,7 +32,8 @@ use tokio::{
 
 use super::{Asked, Limits, State, serve, server::BindError};
 use crate::service::{
-    AsOfError, BoxFuture, CheckpointFacts, Entry, EventCheck, Facts, Ingest, IngestError, Queries, StatusSource,
+    AsOfError, BoxFuture, CheckpointFacts, ColdRows, Entry, EventCheck, Facts, Ingest, IngestError, Queries,
+    StatusSource,
 };
 
 /// Answers from a list of events, each visible above its own time.
@@ -38,6 +41,8 @@ pub struct TwinQueries {
     counted: Mutex<Vec<Counted>>,
     announced: Mutex<Vec<Arc<Announcement>>>,
     merged_before: Mutex<EventTime>,
+    /// Windows before it have left memory, by what is announced from then on.
+    hot_from: Mutex<Minute>,
     changes: watch::Sender<EventTime>,
 }
 
@@ -50,6 +55,7 @@ impl Default for TwinQueries {
             counted: Mutex::default(),
             announced: Mutex::default(),
             merged_before: Mutex::default(),
+            hot_from: Mutex::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -64,6 +70,27 @@ impl TwinQueries {
     /// The same, with what it adds beside the count.
     pub fn count_with(&self, video_id: &str, event_type: &str, minute: u32, time: EventTime, detail: Detail) {
         self.counted.lock().unwrap().push((video_id.into(), event_type.into(), Minute(minute), time, detail));
+    }
+
+    /// What is counted of a video and event type by events that travelled before a time.
+    fn windows(&self, video: &str, kind: &str, minutes: Range<u32>, before: EventTime) -> Vec<(Cell, Stats)> {
+        let counted = self.counted.lock().unwrap();
+        let mut windows: BTreeMap<u32, (u64, Stats)> = BTreeMap::new();
+        for (.., minute, _, detail) in counted
+            .iter()
+            .filter(|(v, k, minute, time, _)| v == video && k == kind && minutes.contains(&minute.0) && *time < before)
+        {
+            let (count, stats) = windows.entry(minute.0).or_default();
+            *count += 1;
+            stats.add(*detail);
+        }
+        let window = |(minute, (count, stats))| (Cell { minute: Minute(minute), count }, stats);
+        windows.into_iter().map(window).collect()
+    }
+
+    /// Windows before this leave memory.
+    pub fn leave(&self, before: u32) {
+        *self.hot_from.lock().unwrap() = Minute(before);
     }
 
     /// Announces a frontier at which two partitions stand at offsets 10 and 20.
@@ -81,7 +108,8 @@ impl TwinQueries {
             ledger: Ledger { read: next_offset, counted: next_offset, ..Ledger::default() },
         };
         let partitions = (0..).zip(next_offsets).map(partition).collect();
-        self.announce_whole(Announcement { frontier, watermark, held_by: Some(PartitionId(1)), partitions });
+        let (held_by, hot_from) = (Some(PartitionId(1)), *self.hot_from.lock().unwrap());
+        self.announce_whole(Announcement { frontier, watermark, held_by, hot_from, partitions });
     }
 
     /// Announces what the caller made.
@@ -107,14 +135,14 @@ impl Queries for TwinQueries {
         self.announced.lock().unwrap().last().cloned()
     }
 
-    fn lower(&self, as_of: EventTime) -> Result<(EventTime, EventTime), AsOfError> {
+    fn lower(&self, as_of: EventTime) -> Result<Moment, AsOfError> {
         let announced = self.announced.lock().unwrap();
         let frontier = announced.last().map_or(0, |last| last.frontier);
         if frontier < as_of {
             return Err(AsOfError::Ahead { frontier });
         }
         let lowered = announced.iter().rev().find(|at| at.frontier <= as_of);
-        lowered.map(|at| (at.frontier, at.watermark)).ok_or_else(|| AsOfError::Gone { oldest: announced[0].frontier })
+        lowered.map(|at| at.moment()).ok_or_else(|| AsOfError::Gone { oldest: announced[0].frontier })
     }
 
     fn ask(&self, question: Question) -> BoxFuture<Option<Answer>> {
@@ -123,29 +151,33 @@ impl Queries for TwinQueries {
         if question.as_of < oldest {
             return Box::pin(std::future::ready(Some(Answer::Gone { oldest })));
         }
-        let mut cells: Vec<(Cell, Stats)> = Vec::new();
-        for minute in question.first.0..question.end.0.min(10_000) {
-            let counted = self.counted.lock().unwrap();
-            let is_asked = |(video_id, event_type, at, time, _): &&Counted| {
-                *video_id == question.video_id
-                    && *event_type == question.event_type
-                    && at.0 == minute
-                    && *time < question.as_of
-            };
-            let (mut count, mut stats) = (0, Stats::default());
-            for (.., detail) in counted.iter().filter(is_asked) {
-                count += 1;
-                stats.add(*detail);
-            }
-            if 0 < count {
-                cells.push((Cell { minute: Minute(minute), count }, stats.only(question.functions)));
-            }
-        }
+        let there = self.announced.lock().unwrap().iter().rfind(|at| at.frontier == question.as_of).unwrap().hot_from;
+        let minutes = question.first.max(there).0..question.end.0.min(10_000);
+        let cells = self.windows(&question.video_id, &question.event_type, minutes, question.as_of);
+        let only = |(cell, stats): (Cell, Stats)| (cell, stats.only(question.functions));
         let answer = match question.functions {
             Kept::NONE => Answer::Cells(cells.into_iter().map(|(cell, _)| cell).collect()),
-            _ => Answer::Functions(cells),
+            _ => Answer::Functions(cells.into_iter().map(only).collect()),
         };
         Box::pin(std::future::ready(Some(answer)))
+    }
+
+    fn cold(&self, video_id: String, event_type: String, starts: Range<EventTime>) -> BoxFuture<ColdRows> {
+        let minutes = Minute::of(starts.start).0..Minute::of(starts.end).0;
+        assert!(minutes.end <= self.hot_from.lock().unwrap().0, "what is in memory is not read from elsewhere");
+        let row = |(cell, stats): (Cell, Stats)| CountRow {
+            width: Width::Minute,
+            video_id: video_id.clone(),
+            event_type: event_type.clone(),
+            window_start: cell.minute.start(),
+            count: cell.count,
+            stats: Some(stats),
+            is_final: true,
+            as_of: 0,
+        };
+        let windows = self.windows(&video_id, &event_type, minutes, EventTime::MAX);
+        let rows = windows.into_iter().map(row).collect();
+        Box::pin(std::future::ready(Ok(rows)))
     }
 
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>> {

@@ -7,7 +7,7 @@ use std::{io::Write, time::Duration};
 use dataflows::{
     announce::Announcement,
     functions::{Kept, quantiles::Quantiles, stats::Detail},
-    time::END_OF_TIME,
+    time::{END_OF_TIME, Minute},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -179,6 +179,41 @@ fn near(value: f64) -> f64 {
 }
 
 #[test]
+fn a_range_over_windows_that_have_left_memory_is_one_answer_without_a_seam() {
+    Server::run(|server| async move {
+        let detail = |value| Detail { kept: Kept::ALL, value: Some(value), user: Some(7) };
+        for (minute, value) in [(0, 1.0), (1, 2.0), (1, 4.0), (2, 8.0), (60, 16.0)] {
+            server.queries.count_with("v", "view", minute, 50, detail(value));
+        }
+        server.queries.announce(100, HOUR, [1, 2]);
+        server.queries.leave(2);
+        server.queries.announce(300, HOUR, [10, 20]);
+        // target | total | windows
+        let rows = [
+            ("", json!(5), 4),
+            ("?function=sum", json!(31.0), 4),
+            ("?function=distinct&granularity=hour", json!(1), 2),
+            ("?end=120000", json!(3), 2),
+            ("?function=max&start=60000&end=180000", json!(8.0), 2),
+            ("?start=120000", json!(2), 2),
+            ("?as_of=100&granularity=all", json!(5), 1),
+        ];
+        for (parameters, total, windows) in rows {
+            let answer = server.get(&format!("/v1/videos/v/stats{parameters}")).await.json();
+            assert_eq!(
+                (&answer["total"], answer["series"].as_array().map(Vec::len)),
+                (&total, Some(windows)),
+                "{answer}"
+            );
+        }
+        let top = server.get("/v1/top").await.json();
+        assert_eq!(top["start"], 120_000, "{top}");
+        let refused = server.get("/v1/top?start=60000").await;
+        assert_problem(&refused, 410, &json!({"type": "urn:tidemark:range-gone", "oldest_start": 120_000}), "top");
+    });
+}
+
+#[test]
 fn windows_that_a_function_was_not_kept_of_are_not_answered_for_it() {
     Server::run(|server| async move {
         server.queries.count_with("v", "view", 0, 50, Detail { kept: Kept::NONE, value: Some(1.0), user: None });
@@ -334,7 +369,13 @@ fn an_ended_input_makes_everything_final_with_a_watermark_that_any_reader_can_ho
     Server::run(|server| async move {
         server.queries.count("v", "view", 5, 0);
         let (frontier, watermark) = (1000, END_OF_TIME);
-        server.queries.announce_whole(Announcement { frontier, watermark, held_by: None, partitions: vec![] });
+        server.queries.announce_whole(Announcement {
+            frontier,
+            watermark,
+            held_by: None,
+            hot_from: Minute(0),
+            partitions: vec![],
+        });
         let answer = server.get("/v1/videos/v/stats").await.json();
         assert_has(&answer, &json!({"final": true, "watermark": 253_402_300_800_000_u64}), "stats");
         let status = server.get("/v1/status").await.json();

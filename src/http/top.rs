@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dataflows::{
+    announce::Moment,
     time::{EventTime, MINUTE_MS},
     top::{Order, Ranked, TopAnswer, TopQuestion},
 };
@@ -12,7 +13,7 @@ use super::{
     Response, State, json,
     params::{self, TIMES_END, When},
     problem::{Problem, quoted},
-    stats::{At, Missed, Moments, ended},
+    stats::{Missed, Moments, ended},
 };
 
 /// As long as a list may be.
@@ -95,10 +96,13 @@ fn check(query: &str) -> Result<Wanted, Problem> {
     Ok(Wanted { event_type, order, k, start, end, when })
 }
 
-async fn ask(state: &State, wanted: &Wanted, at: At) -> Result<Response, Missed> {
+async fn ask(state: &State, wanted: &Wanted, at: Moment) -> Result<Response, Missed> {
     let (first, end) = params::minutes(wanted.start, wanted.end);
     let Wanted { event_type, order, k, .. } = wanted;
     let question = TopQuestion { event_type: event_type.clone(), first, end, order: *order, k: *k, as_of: at.frontier };
+    if wanted.start.is_some() && question.lowest() < at.hot_from {
+        return Err(Missed::Refused(Problem::cold_top(at.hot_from.start())));
+    }
     let busy = |_full| Missed::Refused(Problem::busy("many top lists are being made; try again in a second"));
     let room = Arc::clone(&state.scans).try_acquire_owned().map_err(busy)?;
     let asked = state.queries.top(question);
@@ -119,8 +123,9 @@ async fn ask(state: &State, wanted: &Wanted, at: At) -> Result<Response, Missed>
 }
 
 /// `known` is where there are events, for an end that was left out.
-fn describe(wanted: &Wanted, at: At, known: Option<(EventTime, EventTime)>, top: Vec<Ranked>) -> Top<'_> {
-    let start = wanted.start.or(known.map(|(start, _)| start)).or(wanted.end).unwrap_or(0);
+fn describe(wanted: &Wanted, at: Moment, known: Option<(EventTime, EventTime)>, top: Vec<Ranked>) -> Top<'_> {
+    let oldest = Some(at.hot_from.start()).filter(|oldest| *oldest != 0);
+    let start = wanted.start.or(oldest).or(known.map(|(start, _)| start)).or(wanted.end).unwrap_or(0);
     let is_rising = wanted.order == Order::Rising;
     let row = |Ranked { id, count, before }| Row { video_id: id, value: count, before: is_rising.then_some(before) };
     Top {

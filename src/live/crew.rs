@@ -12,6 +12,7 @@ use dataflows::{
     index::Questions,
     lane::{Ended, Format},
     port::PartitionId,
+    tally::Cooling,
 };
 use timely::{
     WorkerConfig,

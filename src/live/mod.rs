@@ -32,6 +32,7 @@ use anyhow::{Context as _, anyhow};
 use dataflows::{
     control::{Mailbox, Message},
     index::Questions,
+    tally::Cooling,
 };
 use prometheus_client::registry::Registry;
 use sha2::{Digest as _, Sha256};
@@ -55,7 +56,7 @@ pub use self::{
     open::next_start,
 };
 use crate::{
-    config::{HttpSettings, Settings},
+    config::{HttpSettings, Settings, SinkKind},
     engine::{self, FirstError},
     exit::{Exit, Failure, OrExit as _},
     http,
@@ -108,7 +109,7 @@ fn come_together(settings: &Settings, place: &Place, from_start: bool) -> Result
 
 fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) -> Result<(), Failure> {
     let desk = Questions::default();
-    let shelf = Arc::new(Shelf::new(desk.clone(), settings.index.as_of_ms));
+    let shelf = Arc::new(Shelf::new(desk.clone(), settings.index.as_of_ms, opened.cold.clone()));
     let beats = Heartbeats::start(place.workers);
     let facts = Arc::new(KeeperFacts::default());
     if let Some(resumed) = opened.plan.resumed {
@@ -118,7 +119,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     let state = http_state(settings, &opened, &shelf, &beats, &facts)?;
     let (mailbox, errors, stopped) = (Mailbox::default(), Arc::new(FirstError::default()), Arc::new(Notify::new()));
     let (words, inbox) = crossbeam_channel::unbounded();
-    let Opened { input, checkpoints, sink, letters, plan, state: counts, chain, acknowledged } = opened;
+    let Opened { input, checkpoints, sink, cold: _, letters, plan, state: counts, chain, acknowledged } = opened;
     let rolls_up = sink.as_ref().is_some_and(|sink| sink.wants_rollups());
     let again = settings.clone();
     let lead = letters.map(|letters| Lead {
@@ -157,6 +158,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         retain_ms: settings.index.as_of_ms + plan.rules.alignment_ms,
         functions: settings.functions.clone(),
         rolls_up,
+        cooling: cooling(settings, place),
         unwritten_max: unwritten_max(settings, place),
         plan: Arc::new(plan),
         input: Arc::clone(&input),
@@ -205,10 +207,16 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     Ok(())
 }
 
+/// When windows leave memory: only where every process can read them back, with all that is kept of them.
+fn cooling(settings: &Settings, place: &Place) -> Option<Cooling> {
+    let is_read_back = settings.sink == SinkKind::Store && place.processes() == 1;
+    is_read_back.then_some(Cooling { hot_ms: settings.index.hot_ms })
+}
+
 /// Changed windows that each worker may hold back for the sink.
 fn unwritten_max(settings: &Settings, place: &Place) -> usize {
     match settings.sink {
-        crate::config::SinkKind::None => usize::MAX,
+        SinkKind::None => usize::MAX,
         _ => settings.unwritten_max.div_ceil(place.workers),
     }
 }

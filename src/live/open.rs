@@ -7,7 +7,7 @@ use anyhow::{Context as _, anyhow};
 use dataflows::{
     announce::{PartitionState, Partitions},
     checkpoint::{
-        manifest::{Manifest, Meaning, PartInfo},
+        manifest::{Hot, Manifest, Meaning, PartInfo},
         part::PartState,
         plan::{self as checkpoints, Damage, Loaded, Resume},
     },
@@ -23,7 +23,7 @@ use super::{
     cluster::Place,
     input::{Input, Offsets},
     plan::{self, Identity, Plan},
-    ports,
+    ports::{self, Rows},
     rows::{self, Which},
 };
 use crate::{
@@ -31,6 +31,7 @@ use crate::{
     engine::{self, reach::Reach},
     exit::{Exit, Failure, OrExit as _},
     recount::secret,
+    service::Cold,
 };
 
 /// Everything that a process needs to take part.
@@ -41,6 +42,8 @@ pub struct Opened {
     pub checkpoints: Box<dyn CheckpointStore>,
     /// Where this process's rows go, if anywhere.
     pub sink: Option<Box<dyn CountSink>>,
+    /// Where it reads what has left memory.
+    pub cold: Option<Arc<dyn Cold>>,
     /// Where dead letters go: in the first process.
     pub letters: Option<Box<dyn LetterSink>>,
     /// What all processes do.
@@ -57,7 +60,7 @@ pub struct Opened {
 pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool) -> Result<Opened, Failure> {
     let input = ports::input(settings, place)?;
     let mut store = ports::checkpoints(settings)?;
-    let mut sink = ports::sink(settings, place)?;
+    let Rows { mut sink, cold } = ports::rows(settings, place)?;
     let (of_sink, of_letters) = (ports::sink_reach(settings), ports::letters_reach(settings));
     let (of_store, patience) = (ports::checkpoints_reach(settings), patience(settings));
     let mut claim = match &mut sink {
@@ -108,6 +111,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         }
         Some(Loaded { manifest, state }) => {
             same_log(&*input, &manifest)?;
+            still_there(&manifest, sink.is_some() && claim.is_none(), cold.is_some())?;
             let write_from = owned(claim.as_ref(), manifest.history, manifest.frontier)?;
             // Below, all its rows are written, unless they are held back.
             acknowledged = if write_from == 0 { manifest.version } else { manifest.acknowledged };
@@ -148,7 +152,22 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     };
     plan.owners = engine::owners(&to_read(&plan.partitions, &offsets), readers);
     tell_resumed(&plan, &offsets);
-    Ok(Opened { input, checkpoints: store, sink, letters: Some(letters), plan, state, chain, acknowledged })
+    let letters = Some(letters);
+    Ok(Opened { input, checkpoints: store, sink, cold, letters, plan, state, chain, acknowledged })
+}
+
+/// Windows that have left memory are in the store alone: no other sink, and no new store, has them.
+fn still_there(manifest: &Manifest, is_new: bool, is_store: bool) -> Result<(), Failure> {
+    if manifest.hot.left == 0 || (is_store && !is_new) {
+        return Ok(());
+    }
+    let error = anyhow!(
+        "{} events are in windows before {} that have left memory for the store (index.hot), and the store with them is \
+         not there: give it back, or count the log anew with `tidemark run --from-start`",
+        manifest.hot.left,
+        manifest.hot.from.start()
+    );
+    Err(Failure::new(Exit::NoCheckpoint, error))
 }
 
 /// What a process does that follows the plan of the first one.
@@ -170,9 +189,9 @@ pub fn follow(settings: &Settings, rules: &Rules, place: &Place, plan: Plan) -> 
             plan::settled(loaded.state, plan.write_from)
         }
     };
-    let (input, sink) = (ports::input(settings, place)?, ports::sink(settings, place)?);
+    let (input, Rows { sink, cold }) = (ports::input(settings, place)?, ports::rows(settings, place)?);
     let (chain, acknowledged) = (Vec::new(), Version::default());
-    Ok(Opened { input, checkpoints: store, sink, letters: None, plan, state, chain, acknowledged })
+    Ok(Opened { input, checkpoints: store, sink, cold, letters: None, plan, state, chain, acknowledged })
 }
 
 /// Where a start would resume, in words: for whoever has to find out what it stumbles over.

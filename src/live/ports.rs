@@ -1,9 +1,12 @@
 //! Opens what the settings name, behind the ports of `dataflows`.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use connectors::embedded::{checkpoints::CheckpointDir, letters::LetterDir, store::Store};
-use dataflows::port::{CheckpointStore, CountSink, LetterSink};
+use dataflows::{
+    port::{BoxError, CheckpointStore, CountRow, CountSink, LetterSink},
+    time::EventTime,
+};
 
 use super::{cluster::Place, embedded::EmbeddedLog, forward::Forward, input::Input};
 use crate::{
@@ -11,6 +14,7 @@ use crate::{
     config::{CheckpointPlace, Settings, SinkKind, SourceKind},
     engine::reach::Reach,
     exit::{Exit, Failure, OrExit as _},
+    service::Cold,
 };
 
 /// Where checkpoints go. The same for all processes. No server is asked yet.
@@ -43,15 +47,29 @@ pub fn input(settings: &Settings, place: &Place) -> Result<Arc<dyn Input>, Failu
     })
 }
 
+/// Where rows go from this process, and where what has left memory is read back.
+#[derive(Default)]
+pub struct Rows {
+    pub sink: Option<Box<dyn CountSink>>,
+    pub cold: Option<Arc<dyn Cold>>,
+}
+
+impl Cold for Store {
+    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError> {
+        Ok(self.scan(video_id, event_type, starts)?)
+    }
+}
+
 /// Where rows go from this process.
-pub fn sink(settings: &Settings, place: &Place) -> Result<Option<Box<dyn CountSink>>, Failure> {
+pub fn rows(settings: &Settings, place: &Place) -> Result<Rows, Failure> {
     Ok(match settings.sink {
         SinkKind::Store if place.leads() => {
-            Some(Box::new(Store::open(settings.data_dir.join("store")).map_err(store_failure)?))
+            let store = Store::open(settings.data_dir.join("store")).map_err(store_failure)?;
+            Rows { sink: Some(Box::new(store.clone())), cold: Some(Arc::new(store)) }
         }
-        SinkKind::Store | SinkKind::None => None,
+        SinkKind::Store | SinkKind::None => Rows::default(),
         #[cfg(feature = "cassandra")]
-        SinkKind::Cassandra => Some(Box::new(super::cassandra::open(settings, place)?)),
+        SinkKind::Cassandra => Rows { sink: Some(Box::new(super::cassandra::open(settings, place)?)), cold: None },
         #[cfg(not(feature = "cassandra"))]
         SinkKind::Cassandra => return Err(not_in_this_build("sink.kind = \"cassandra\"")),
     })

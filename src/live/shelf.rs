@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    future::ready,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +11,7 @@ use std::{
 };
 
 use dataflows::{
-    announce::{Announced, Announcement, AsOfError},
+    announce::{Announced, Announcement, AsOfError, Moment},
     index::Questions,
     query::{Answer, Question},
     time::{END_OF_TIME, EventTime},
@@ -17,7 +19,7 @@ use dataflows::{
 };
 use tokio::sync::{oneshot, watch};
 
-use crate::service::{BoxFuture, Queries};
+use crate::service::{BoxFuture, Cold, ColdError, ColdRows, Queries};
 
 /// What has been announced, and who waits for an answer.
 pub struct Shelf {
@@ -27,6 +29,7 @@ pub struct Shelf {
     latest: RwLock<Option<Arc<Announcement>>>,
     announced: Mutex<Announced>,
     changed: watch::Sender<EventTime>,
+    cold: Option<Arc<dyn Cold>>,
 }
 
 /// A desk of the dataflow, and who waits there.
@@ -65,8 +68,8 @@ impl<Q, A: Send + 'static> Counter<Q, A> {
 }
 
 impl Shelf {
-    /// A shelf whose answers reach `retain_ms` of stream time back.
-    pub fn new(desk: Questions, retain_ms: u64) -> Self {
+    /// A shelf whose answers reach `retain_ms` of stream time back, with what has left memory, if that is at hand.
+    pub fn new(desk: Questions, retain_ms: u64, cold: Option<Arc<dyn Cold>>) -> Self {
         Self {
             series: Counter::new(desk),
             tops: Counter::new(Questions::default()),
@@ -74,19 +77,20 @@ impl Shelf {
             latest: RwLock::default(),
             announced: Mutex::default(),
             changed: watch::Sender::new(0),
+            cold,
         }
     }
 
     /// Takes an announcement from the dataflow.
     pub fn announce(&self, announcement: Announcement) {
-        let (frontier, watermark) = (announcement.frontier, announcement.watermark);
-        if frontier == END_OF_TIME {
+        let moment = announcement.moment();
+        if moment.frontier == END_OF_TIME {
             // The dataflow is ending: what was announced before stays true.
             return;
         }
-        self.announced.lock().expect("nobody panics while holding it").push(frontier, watermark, self.retain_ms);
+        self.announced.lock().expect("nobody panics while holding it").push(moment, self.retain_ms);
         *self.latest.write().expect("nobody panics while holding it") = Some(Arc::new(announcement));
-        self.changed.send_replace(frontier);
+        self.changed.send_replace(moment.frontier);
     }
 
     /// Takes an answer from the dataflow.
@@ -116,12 +120,21 @@ impl Queries for Shelf {
         self.latest.read().expect("nobody panics while holding it").clone()
     }
 
-    fn lower(&self, as_of: EventTime) -> Result<(EventTime, EventTime), AsOfError> {
+    fn lower(&self, as_of: EventTime) -> Result<Moment, AsOfError> {
         self.announced.lock().expect("nobody panics while holding it").lower(as_of)
     }
 
     fn ask(&self, question: Question) -> BoxFuture<Option<Answer>> {
         self.series.ask(question)
+    }
+
+    fn cold(&self, video_id: String, event_type: String, starts: Range<EventTime>) -> BoxFuture<ColdRows> {
+        let Some(cold) = self.cold.clone() else { return Box::pin(ready(Err(ColdError::Elsewhere))) };
+        let read = tokio::task::spawn_blocking(move || cold.read(&video_id, &event_type, starts));
+        Box::pin(async move {
+            let rows = read.await.expect("a panic aborts the process");
+            rows.map_err(ColdError::Failed)
+        })
     }
 
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>> {

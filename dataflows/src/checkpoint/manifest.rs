@@ -190,7 +190,9 @@ impl Manifest {
                         take_partition(section.payload).ok_or(bad(number + 1, "half a partition"))?;
                     manifest.partitions.0.insert(partition, state);
                 }
-                HOT => manifest.hot = take_hot(section.payload).ok_or(bad(number + 1, "half a word of what has left"))?,
+                HOT => {
+                    manifest.hot = take_hot(section.payload).ok_or(bad(number + 1, "half a word of what has left"))?
+                }
                 PART | WHOLE_PART => {
                     let whole = (section.kind == WHOLE_PART).then_some(manifest.version.number);
                     manifest.parts.push(take_part(section.payload, whole).ok_or(bad(number + 1, "half a part"))?);

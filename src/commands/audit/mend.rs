@@ -20,7 +20,7 @@ use crate::{
 pub fn write(settings: &Settings, manifest: &Manifest, wrong: &[Difference], right: &Right<'_>) -> Result<(), Failure> {
     let place = Place::alone(settings.workers.get());
     let reach = ports::sink_reach(settings);
-    let Some(mut sink) = ports::sink(settings, &place)? else { return Ok(()) };
+    let Some(mut sink) = ports::rows(settings, &place)?.sink else { return Ok(()) };
     let claim = sink.claim().map_err(|error| reach.failure(error))?;
     let Some(claim) = claim.filter(|claim| claim.history == manifest.history) else {
         let error = anyhow!("the store holds the rows of another history than the checkpoint: nothing is written");

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use dataflows::{
     checkpoint::{
         coordinator::StoredPart,
-        manifest::{Manifest, PartInfo},
+        manifest::{Hot, Manifest, PartInfo},
         part::PartState,
         plan::{self, Damage},
     },

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, sync::Mutex};
 use connectors::memory::{MemoryCheckpoints, MemoryLetters, MemorySink};
 use dataflows::{
     announce::{PartitionState, Partitions},
-    checkpoint::{manifest::Meaning, part::PartState, plan},
+    checkpoint::{
+        manifest::{Hot, Meaning},
+        part::PartState,
+        plan,
+    },
     event::Reason,
     identity::IdKey,
     ledger::Ledger,
@@ -141,7 +145,17 @@ fn cut(number: u64, worker: usize, frontier: EventTime, workers: u64) -> WorkerC
     let ledger = Ledger { read: 2 * workers, counted: workers, late: workers, ..Ledger::default() };
     let at = PartitionState { ledger, ..PartitionState::default() };
     let partitions = Partitions(BTreeMap::from([(PartitionId(0), at)]));
-    WorkerCut { number, frontier, worker, rollups: Vec::new(), part, counted: 1, hot: Hot::default(), paused_ms: 0, partitions }
+    WorkerCut {
+        number,
+        frontier,
+        worker,
+        rollups: Vec::new(),
+        part,
+        counted: 1,
+        hot: Hot::default(),
+        paused_ms: 0,
+        partitions,
+    }
 }
 
 /// What a keeper hears of one checkpoint that goes well, with the first process's share of it.

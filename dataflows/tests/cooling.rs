@@ -1,0 +1,87 @@
+//! Windows that leave memory: what is in the sink and what is in the index are together what the oracle counts, each window in one of
+//! the two, after any restart on any number of workers.
+
+mod harness;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dataflows::{
+    functions::{Functions, Kept, stats::Stats},
+    graph::Start,
+    port::PartitionId,
+    tally::Cooling,
+    time::{EventTime, Minute},
+};
+use harness::{
+    Live, Log, Setup,
+    drafts::{draft, ledgers, log, oracle_rules, rules},
+};
+use proptest::prelude::*;
+
+/// Rows by video id, event type and window.
+type Rows = BTreeMap<(String, String, EventTime), (u64, Option<Stats>)>;
+
+fn fresh(partitions: usize) -> Arc<Start> {
+    Arc::new(Start::fresh((0..partitions as u32).map(PartitionId)))
+}
+
+fn setup(log: &Log, workers: usize, batch: usize, start: Arc<Start>) -> Setup {
+    let functions = Functions::of_all(Kept::ALL);
+    let cooling = Some(Cooling { hot_ms: 125_000 });
+    Setup { functions, cooling, ..Setup::new(rules(), log, workers, batch, start) }
+}
+
+/// Takes a checkpoint, and writes its rows.
+fn keep(live: &Live, sink: &mut Rows) -> Option<Start> {
+    let (start, cuts) = live.checkpoint()?;
+    for group in cuts.into_iter().flat_map(|cut| cut.part.groups) {
+        let stats: BTreeMap<_, _> =
+            group.stats.into_iter().map(|(series, minute, stats)| ((series, minute), stats)).collect();
+        for cell in group.cells {
+            let (video_id, event_type) = group.names[cell.series.0 as usize].clone();
+            let stats = stats.get(&(cell.series, cell.minute)).cloned();
+            sink.insert((video_id, event_type, cell.minute.start()), (cell.count, stats));
+        }
+    }
+    Some(start)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sink_and_index_are_together_what_the_oracle_counts_and_no_window_is_in_both(
+        drafts in prop::collection::vec(draft(), 100..500),
+        partitions in 1..=2_usize,
+        batch in 1..40_usize,
+        incarnations in prop::collection::vec((1..=4_usize, 0..5_usize), 0..4),
+        last in 1..=4_usize,
+    ) {
+        let log = log(&drafts, partitions);
+        let (mut start, mut sink) = (fresh(partitions), Rows::new());
+        for (workers, checkpoints) in incarnations {
+            let live = Live::start(setup(&log, workers, batch, Arc::clone(&start)));
+            for _ in 0..checkpoints {
+                start = keep(&live, &mut sink).map_or(start, Arc::new);
+            }
+            live.crash();
+        }
+        let live = Live::start(setup(&log, last, batch, start));
+        live.settle(&log);
+        while keep(&live, &mut sink).is_some() {}
+        let at = live.latest().expect("something was announced");
+        let hot = live.functions(at.frontier);
+        let ledger: Vec<_> = at.partitions.iter().map(|at| at.ledger).collect();
+        live.crash();
+
+        let is_cold = |start: EventTime| Minute::of(start) < at.hot_from;
+        prop_assert!(hot.keys().all(|(.., start)| !is_cold(*start)), "what has left is not in the index any more");
+        let outcome = oracle::run(&oracle_rules(), &log);
+        let mut whole: BTreeMap<_, _> = hot.into_iter().map(|(window, (count, _))| (window, count)).collect();
+        for (window, (count, stats)) in sink.into_iter().filter(|((.., start), _)| is_cold(*start)) {
+            prop_assert_eq!(stats.map(|stats| stats.whole(count)), Some(Kept::ALL));
+            whole.insert(window, count);
+        }
+        prop_assert_eq!((whole, ledger), (outcome.counts.clone(), ledgers(&outcome)));
+    }
+}
