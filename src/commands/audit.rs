@@ -62,7 +62,10 @@ pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
     copies::tell(open(&settings, manifest, &until)?)?;
 
     let cells = cells(&loaded);
-    let kept_wrong = differences(&cells, &right);
+    // What has left memory is in what is served alone.
+    let is_kept = |(_, _, start): &Window| manifest.hot.from.start() <= *start;
+    let in_memory = right.iter().filter(|(window, _)| is_kept(window)).map(|(window, count)| (window.clone(), *count));
+    let kept_wrong = differences(&cells, &in_memory.collect());
     let served = served::read(&settings, &loaded, &right, held.is_some())?;
     let served_wrong = served.as_ref().map_or_else(Vec::new, |served| differences(served, &right));
     print(&lines(kept_wrong.iter().chain(&served_wrong)))?;

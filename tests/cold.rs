@@ -1,0 +1,115 @@
+//! Windows that leave memory (`index.hot`): answers, audit and replay are as before, also after a kill, and a start without the
+//! store that has them is refused.
+
+#![allow(clippy::unwrap_used)]
+
+mod live_support;
+
+use std::{fs, path::Path};
+
+use live_support::{
+    Run, SOON, Server,
+    client::Client,
+    tidemark_with,
+    truth::{end_offsets, number},
+    wait_for,
+};
+use serde_json::{Value, json};
+
+const MINUTE: u64 = 60_000;
+const BEGIN: u64 = 1_767_225_600_000;
+
+const SETTINGS: [(&str, &str); 4] = [
+    ("TIDEMARK_SOURCE__PARTITIONS", "1"),
+    ("TIDEMARK_TIME__LATENESS", "1m"),
+    ("TIDEMARK_INDEX__AS_OF", "1m"),
+    ("TIDEMARK_INDEX__HOT", "3m"),
+];
+
+fn run(data_dir: &Path) -> Run {
+    SETTINGS.into_iter().fold(Run::new(data_dir).checkpoints_every("100ms"), |run, (name, value)| run.env(name, value))
+}
+
+fn tidemark(data_dir: &Path, command: &[&str]) -> live_support::Ended {
+    let dir = data_dir.display().to_string();
+    let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    tidemark_with(&[command, &["--data-dir", &dir]].concat(), &settings)
+}
+
+/// One event of each minute of a range, worth its number.
+fn send(server: &Server, data_dir: &Path, minutes: std::ops::Range<u64>) {
+    let event = |minute: u64| {
+        json!({"event_id": minute.to_string(), "video_id": "v", "event_type": "view", "timestamp": BEGIN + minute * MINUTE,
+               "user_id": format!("u{}", minute % 7), "value": minute as f64 / 8.0})
+        .to_string()
+    };
+    server.client.send(&minutes.map(event).collect::<Vec<_>>());
+    server.client.wait_until_visible(&end_offsets(data_dir), SOON);
+}
+
+/// Sends minute after minute from `next` on until windows have left; gives the first that was not sent.
+fn let_leave(server: &Server, data_dir: &Path, mut next: u64, beyond: u64) -> u64 {
+    wait_for("windows leave memory", SOON, || {
+        let before = server.client.checkpoint().unwrap_or(0);
+        send(server, data_dir, next..next + 1);
+        next += 1;
+        server.client.wait_for_checkpoint_after(before);
+        (BEGIN + beyond * MINUTE <= hot_start(&server.client)).then_some(())
+    });
+    next
+}
+
+/// From where on top lists are made: of what is in memory.
+fn hot_start(client: &Client) -> u64 {
+    number(&client.get("/v1/top").unwrap().expect(200)["start"])
+}
+
+fn answer(server: &Server, query: &str) -> Value {
+    server.client.stats("v", query).expect(200)
+}
+
+fn check(server: &Server, minutes: u64) {
+    let all = answer(server, "");
+    assert_eq!((number(&all["total"]), all["series"].as_array().unwrap().len() as u64), (minutes, minutes), "{all}");
+    assert_eq!(all["start"], BEGIN);
+    let sum: u64 = (0..minutes).sum();
+    assert_eq!(answer(server, "function=sum&granularity=all")["total"].as_f64(), Some(sum as f64 / 8.0));
+    assert_eq!(answer(server, "function=distinct&granularity=hour")["total"], 7);
+    let first = answer(server, &format!("function=max&start={BEGIN}&end={}", BEGIN + 10 * MINUTE));
+    assert_eq!((&first["total"], &first["final"]), (&json!(9.0 / 8.0), &json!(true)));
+}
+
+#[test]
+fn windows_that_leave_memory_are_answered_audited_and_replayed_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let server = run(&data_dir).start();
+    send(&server, &data_dir, 0..90);
+    let sent = let_leave(&server, &data_dir, 90, 80);
+    check(&server, sent);
+    let too_early = server.client.get(&format!("/v1/top?start={BEGIN}")).unwrap().expect(410);
+    assert!(BEGIN + 80 * MINUTE <= number(&too_early["oldest_start"]), "{too_early}");
+    server.kill();
+
+    let server = run(&data_dir).workers(3).start();
+    server.client.wait_until_visible(&end_offsets(&data_dir), SOON);
+    check(&server, sent);
+    let sent = let_leave(&server, &data_dir, sent, sent - 4);
+    check(&server, sent);
+    server.stop();
+
+    let shown = tidemark(&data_dir, &["checkpoint", "show"]);
+    shown.expect(0, &[]);
+    let left = shown.stdout.lines().find_map(|line| line.trim().strip_prefix("left memory")).unwrap().trim().to_owned();
+    let left: u64 = left.split_once(' ').unwrap().0.parse().unwrap();
+    assert!(80 < left && left < sent, "{}", shown.stdout);
+    tidemark(&data_dir, &["checkpoint", "verify"]).expect(0, &[]);
+    tidemark(&data_dir, &["audit"]).expect(0, &[]);
+
+    fs::remove_dir_all(data_dir.join("store")).unwrap();
+    run(&data_dir).start_and_end().expect(66, &["have left memory", "--from-start"]);
+    let server = run(&data_dir).flag("--from-start").start();
+    server.client.wait_until_visible(&end_offsets(&data_dir), SOON);
+    check(&server, sent);
+    server.stop();
+}
