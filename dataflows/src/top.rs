@@ -35,8 +35,8 @@ use crate::{
     time::{EventTime, Minute},
 };
 
-/// Cells and names that one activation looks at: well under a millisecond each ten thousand, and others wait meanwhile.
-/// The cells of one series in one batch are looked at in one go, as for any question.
+/// Cells and names that one activation looks at, since the other operators wait meanwhile. The cells of one series in one
+/// batch are looked at in one go, as for any question.
 const FUEL: usize = 50_000;
 
 /// Asks for the videos with the most events of a type, true at one frontier.
@@ -292,8 +292,16 @@ impl Run {
 struct Best {
     order: Order,
     k: usize,
-    /// By score, then the lesser id.
-    heap: BinaryHeap<Reverse<(i64, Reverse<String>, u64, u64)>>,
+    heap: BinaryHeap<Reverse<Place>>,
+}
+
+/// Greater by score, then by the lesser id.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    score: i64,
+    id: Reverse<String>,
+    count: u64,
+    before: u64,
 }
 
 impl Best {
@@ -311,22 +319,24 @@ impl Best {
             Order::Rising => count - before,
         };
         if self.k <= self.heap.len() {
-            let is_better = self.heap.peek().is_some_and(|Reverse((least, Reverse(other), ..))| {
-                (*least, Reverse(other.as_str())) < (score, Reverse(id))
-            });
+            let is_better = self
+                .heap
+                .peek()
+                .is_some_and(|Reverse(least)| (least.score, Reverse(least.id.0.as_str())) < (score, Reverse(id)));
             if !is_better {
                 return;
             }
             self.heap.pop();
         }
         let sum = |sum| u64::try_from(sum).expect("more is never taken out than was counted");
-        self.heap.push(Reverse((score, Reverse(id.to_owned()), sum(count), sum(before))));
+        let (id, count, before) = (Reverse(id.to_owned()), sum(count), sum(before));
+        self.heap.push(Reverse(Place { score, id, count, before }));
     }
 
     /// The greatest first.
     fn finish(self) -> Vec<Ranked> {
         let ranked = self.heap.into_sorted_vec().into_iter();
-        ranked.map(|Reverse((_, Reverse(id), count, before))| Ranked { id, count, before }).collect()
+        ranked.map(|Reverse(Place { id, count, before, .. })| Ranked { id: id.0, count, before }).collect()
     }
 }
 

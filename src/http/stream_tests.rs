@@ -82,6 +82,12 @@ impl Events {
     }
 }
 
+/// The whole answer to a request that is not to become a stream, which would have no end.
+async fn refused(server: &Server, target: &str) -> Reply {
+    let answered = tokio::time::timeout(Duration::from_secs(20), server.get(target)).await;
+    answered.unwrap_or_else(|_elapsed| panic!("{target} is answered by a stream"))
+}
+
 fn point(start: u64, value: u64, is_final: bool) -> Value {
     json!({"start": start, "value": value, "final": is_final})
 }
@@ -181,7 +187,7 @@ fn whoever_comes_back_is_told_what_has_changed_since() {
 fn a_stream_that_cannot_be_is_refused_before_it_begins() {
     let limits = Limits { stream_windows_max: 4, ..Limits::default() };
     Server::run_with(limits, None, |server| async move {
-        let none = server.get("/v1/stream?video_id=v").await;
+        let none = refused(&server, "/v1/stream?video_id=v").await;
         assert_problem(&none, 503, &json!({"type": "urn:tidemark:unavailable"}), "no frontier");
         tell_history(&server);
         for (parameters, parameter) in [
@@ -195,7 +201,7 @@ fn a_stream_that_cannot_be_is_refused_before_it_begins() {
             ("video_id=v&last_event_id=1-", "last_event_id"),
             ("video_id=v&last_event_id=", "last_event_id"),
         ] {
-            let reply = server.get(&format!("/v1/stream?{parameters}")).await;
+            let reply = refused(&server, &format!("/v1/stream?{parameters}")).await;
             assert_problem(&reply, 400, &json!({ "parameter": parameter }), parameters);
         }
         let head = server.send("HEAD /v1/stream?video_id=v HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n").await;
@@ -223,7 +229,7 @@ fn one_stream_too_many_is_told_to_come_back_and_has_room_when_another_has_left()
         tell_history(&server);
         let mut events = Events::open(&server, "", "").await;
         events.next().await;
-        let reply = server.get("/v1/stream?video_id=v").await;
+        let reply = refused(&server, "/v1/stream?video_id=v").await;
         assert_problem(&reply, 503, &json!({"type": "urn:tidemark:unavailable"}), "a second one");
         assert!(reply.head.contains("retry-after: 1\r\n"), "{}", reply.head);
         drop(events);
@@ -263,7 +269,8 @@ fn a_stream_over_http_1_1_comes_in_chunks() {
             assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "it stays open");
         }
         server.stop.take().unwrap().send(()).unwrap();
-        stream.read_to_end(&mut answer).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+        ended.expect("it ends with the server").unwrap();
         let reply = Reply::parse(&answer);
         assert!(reply.head.contains("transfer-encoding: chunked"), "{}", reply.head);
         assert!(reply.body.ends_with("\r\n0\r\n\r\n"), "it ends well: {}", reply.body);
