@@ -13,12 +13,14 @@ use dataflows::{
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use warp::http::HeaderMap;
 
 use super::{
     Response, State,
     body::{self, Encoding},
     json,
+    openapi::{MayRefuseBodies, MayRefuseQuestions},
     params::{Fields, Granularity, TIMES_END, Token, Wanted, When},
     problem::{Problem, quoted},
 };
@@ -31,7 +33,7 @@ const ASKED_AT_ONCE: usize = 32;
 const TRIES_MAX: u32 = 8;
 
 /// One answer, as the contract spells it.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Stats {
     video_id: String,
     event_type: String,
@@ -48,7 +50,7 @@ pub struct Stats {
 }
 
 /// One window of a series.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Point {
     start: EventTime,
     value: u64,
@@ -64,6 +66,18 @@ struct At {
 }
 
 /// Answers for one video.
+#[utoipa::path(
+    get,
+    path = "/v1/videos/{video_id}/stats",
+    tag = "questions",
+    description = "The series of one video and event type, true at the one frontier that `as_of` of the answer names.\n\n\
+        `curl -sS 'http://127.0.0.1:7070/v1/videos/v1/stats?event_type=view&granularity=hour'`",
+    params(
+        ("video_id" = String, Path, min_length = 1, max_length = 128, description = "Percent-encoded; 1 to 128 bytes"),
+        Fields
+    ),
+    responses((status = 200, body = Stats), MayRefuseQuestions)
+)]
 pub async fn video(state: &State, raw_id: &str, query: &str) -> Result<Response, Problem> {
     let mut fields = Fields::from_query(query)?;
     let video_id = super::percent::decode(raw_id);
@@ -82,6 +96,15 @@ pub async fn video(state: &State, raw_id: &str, query: &str) -> Result<Response,
 }
 
 /// Answers many requests at one frontier.
+#[utoipa::path(
+    post,
+    path = "/v1/stats",
+    tag = "questions",
+    description = "Many questions, all answered at one frontier. The body is read as JSON whatever its content type says.\n\n\
+        `curl -sS http://127.0.0.1:7070/v1/stats -d '[{\"video_id\":\"v1\"},{\"video_id\":\"v2\",\"granularity\":\"day\"}]'`",
+    request_body = Vec<Fields>,
+    responses((status = 200, body = Vec<Stats>), MayRefuseQuestions, MayRefuseBodies)
+)]
 pub async fn batch(state: &State, headers: &HeaderMap, chunks: body::Chunks) -> Result<Response, Problem> {
     if Encoding::of(headers)? != Encoding::Identity {
         return Err(Problem::unsupported("queries are not compressed"));
