@@ -77,7 +77,7 @@ pub enum Command {
     Cluster(ClusterArgs),
     /// Generate load, or send the lines of a file
     Produce(ProduceArgs),
-    /// Ask a running tidemark for the counts of a video
+    /// Ask a running tidemark for the counts of a video, or for the videos with the most
     Query(QueryArgs),
     /// Recompute counts from history, bounded, at full speed
     Replay(ReplayArgs),
@@ -191,8 +191,14 @@ pub struct Member {
 #[derive(Clone, Debug, Args)]
 pub struct QueryArgs {
     /// Which video
-    #[arg(value_name = "VIDEO")]
-    pub video_id: String,
+    #[arg(value_name = "VIDEO", required_unless_present = "top", conflicts_with = "top")]
+    pub video_id: Option<String>,
+    /// Instead of a video's counts, the so many videos with the most events (1 to 1000)
+    #[arg(long, value_name = "K", conflicts_with_all = ["function", "granularity"])]
+    pub top: Option<u32>,
+    /// By what they are ranked: rising compares with as long a time right before, and needs --start and --end
+    #[arg(long, value_name = "ORDER", requires = "top", default_value = "count")]
+    pub order: TopOrder,
     /// Which events
     #[arg(long, value_name = "TYPE", default_value = "view")]
     pub event_type: String,
@@ -260,6 +266,13 @@ pub enum Function {
     Count,
 }
 
+/// By what the videos of a top list are ranked.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TopOrder {
+    Count,
+    Rising,
+}
+
 /// How wide a row of an answer is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Granularity {
@@ -274,6 +287,16 @@ impl fmt::Display for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Function::Count => "count",
+        })
+    }
+}
+
+/// As the word that HTTP takes.
+impl fmt::Display for TopOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TopOrder::Count => "count",
+            TopOrder::Rising => "rising",
         })
     }
 }

@@ -7,6 +7,7 @@ use dataflows::{
     port::PartitionId,
     query::{Answer, Question},
     time::EventTime,
+    top::{TopAnswer, TopQuestion},
 };
 
 pub use dataflows::announce::AsOfError;
@@ -24,6 +25,9 @@ pub trait Queries: Send + Sync + 'static {
 
     /// Answers one question at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn ask(&self, question: Question) -> BoxFuture<Option<Answer>>;
+
+    /// Makes a top list at its `as_of`, which must be announced. `None` where the dataflow has ended.
+    fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>>;
 
     /// Changes at each announcement; its value is the newest frontier.
     fn changes(&self) -> tokio::sync::watch::Receiver<EventTime>;

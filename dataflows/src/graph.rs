@@ -19,6 +19,7 @@ use crate::{
     source::{self, Join, Reading},
     tally::{self, TakeAll, TakeCut, Tally, TallyJob},
     time::EventTime,
+    top::{self, TopAnswer, TopQuestion},
 };
 
 /// Where a job starts: nowhere, or at a checkpoint.
@@ -92,13 +93,18 @@ pub struct Serve {
     pub desk: Option<Questions>,
     /// Where their answers go.
     pub reply: Reply,
+    /// Where top lists are asked for on this worker.
+    pub top_desk: Option<Questions<TopQuestion>>,
+    /// Where they go.
+    pub top_reply: Reply<TopAnswer>,
 }
 
 /// Builds the job on a worker.
 ///
 /// ```text
 /// Sources --parcels, to the owner of the video--> Tally --increments--> Index --> Answer <-- Ask
-///                                                   \--news, to all--> Announce      \--> Reply
+///                                                   |                   \-> Top    <-- AskTop
+///                                                   \--news, to all--> Announce      \--> Reply, TopReply
 /// Say --messages, to all--> Hear       (a dataflow of its own: standings, checkpoints)
 /// ```
 pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
@@ -146,6 +152,8 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
         announce::announce(news, &hub, job.rules, job.tell);
         if let Some(serve) = job.serve {
             let arranged = index::index(increments);
+            let top_series = Rc::clone(&series);
+            top::top(arranged.clone(), &hub, top_series, serve.retain_ms, serve.top_desk, serve.top_reply);
             index::answers(arranged, &hub, series, serve.retain_ms, serve.desk, serve.reply);
         }
     });

@@ -3,11 +3,7 @@
 //! A count is a multiplicity: the increments of a cell sum up, and an answer at `as_of` is the sum of those at times
 //! before it. History older than the retained span is merged; asking for it is refused, never answered with later data.
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::{Arc, Mutex},
-};
+use std::{cell::RefCell, rc::Rc};
 
 use differential_dataflow::{
     difference::{IsZero, Semigroup},
@@ -21,21 +17,23 @@ use serde::{Deserialize, Serialize};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
-        Scope, StreamVec,
+        StreamVec,
         channels::pact::{Exchange, Pipeline},
-        operators::generic::operator::{Operator, source},
+        operators::generic::operator::Operator,
     },
     progress::Antichain,
-    scheduling::SyncActivator,
 };
 
 use crate::{
     control::Hub,
+    desk::{Asked, ask},
     identity::KeyGroup,
     query::{Answer, Cell, Question},
     series::{SeriesNo, SeriesTable},
     time::{EventTime, Minute},
 };
+
+pub use crate::desk::{Questions, Reply};
 
 /// What is accumulated per cell. One function more is one field more here, and its merge below.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,7 +64,7 @@ impl Semigroup for Measures {
 /// One update of the index.
 pub type Increment = ((SeriesNo, Minute), EventTime, Measures);
 
-type Spine = ValSpine<SeriesNo, Minute, EventTime, Measures>;
+pub(crate) type Spine = ValSpine<SeriesNo, Minute, EventTime, Measures>;
 
 /// Arranges the increments, which are where their series live already.
 ///
@@ -80,43 +78,6 @@ pub fn index<'scope>(increments: StreamVec<'scope, EventTime, Increment>) -> Arr
         ValBatcher::new,
     )
 }
-
-/// A question on its way: who asked and under which number the answer is expected.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Asked {
-    from: usize,
-    ticket: u64,
-    question: Question,
-}
-
-/// Lets threads outside the workers ask.
-#[derive(Clone, Default)]
-pub struct Questions(Arc<Mutex<Desk>>);
-
-#[derive(Default)]
-struct Desk {
-    waiting: Vec<(u64, Question)>,
-    activator: Option<SyncActivator>,
-    closed: bool,
-}
-
-impl Questions {
-    /// Asks, under a number of the caller's choice; `false` once the dataflow has ended.
-    pub fn ask(&self, ticket: u64, question: Question) -> bool {
-        let mut desk = self.0.lock().expect("nobody panics while holding the desk");
-        if !desk.closed {
-            desk.waiting.push((ticket, question));
-            if let Some(activator) = &desk.activator {
-                // An error means that the worker has ended: the caller's ticket is dropped with it.
-                let _ = activator.activate();
-            }
-        }
-        !desk.closed
-    }
-}
-
-/// Takes an answer by its ticket. Must not block.
-pub type Reply = Box<dyn FnMut(u64, Answer)>;
 
 /// Answers questions from the trace: the desk's worker asks, the owner of the video answers, the answer goes back.
 ///
@@ -132,10 +93,10 @@ pub fn answers<'scope>(
 ) {
     let scope = arranged.stream.scope();
     let peers = scope.peers();
-    let asked = ask(scope, hub, desk);
+    let asked = ask(scope, "Ask", hub, desk);
     let Arranged { stream, trace } = arranged;
     let resumed = hub.with(|shared| shared.applied);
-    let mut book = Book { trace, series, retain_ms, oldest: resumed, upper: Antichain::new() };
+    let mut book = Book::new(trace, series, retain_ms, resumed);
     let mut parked: Vec<Asked> = Vec::new();
     let by_group = Exchange::new(move |asked: &Asked| KeyGroup::of(&asked.question.video_id).owner(peers) as u64);
     let answered = asked.binary_frontier::<_, CapacityContainerBuilder<Vec<(usize, u64, Answer)>>, _, _, _, _>(
@@ -175,46 +136,29 @@ pub fn answers<'scope>(
     });
 }
 
-fn ask<'scope>(
-    scope: Scope<'scope, EventTime>,
-    hub: &Hub,
-    desk: Option<Questions>,
-) -> StreamVec<'scope, EventTime, Asked> {
-    let hub = hub.clone();
-    let from = scope.index();
-    source::<_, CapacityContainerBuilder<Vec<Asked>>, _, _>(scope, "Ask", move |capability, info| {
-        hub.wake_on_change(scope.activator_for(info.address.clone()));
-        if let Some(desk) = &desk {
-            let mut desk = desk.0.lock().expect("nobody panics while holding the desk");
-            desk.activator = Some(scope.worker().sync_activator_for(info.address.to_vec()));
-        }
-        // Questions travel at the least time for ever: nothing waits for them. A worker without a desk asks nothing.
-        let mut capability = desk.is_some().then_some(capability);
-        move |output| {
-            let Some((desk, at)) = desk.as_ref().zip(capability.as_ref()) else { return };
-            let mut desk = desk.0.lock().expect("nobody panics while holding the desk");
-            let asked = desk.waiting.drain(..).map(|(ticket, question)| Asked { from, ticket, question });
-            output.session(at).give_iterator(asked);
-            if hub.with(|shared| shared.ending) {
-                desk.closed = true;
-                capability = None;
-            }
-        }
-    })
-}
-
 /// The trace with what is needed to read it.
-struct Book {
-    trace: TraceAgent<Spine>,
-    series: Rc<RefCell<SeriesTable>>,
+pub(crate) struct Book {
+    pub(crate) trace: TraceAgent<Spine>,
+    pub(crate) series: Rc<RefCell<SeriesTable>>,
     retain_ms: u64,
-    oldest: EventTime,
+    /// The oldest frontier that can be answered.
+    pub(crate) oldest: EventTime,
     upper: Antichain<EventTime>,
 }
 
 impl Book {
+    /// A reader of its own, which keeps history as long as `retain_ms` says, and none from before `resumed`.
+    pub(crate) fn new(
+        trace: TraceAgent<Spine>,
+        series: Rc<RefCell<SeriesTable>>,
+        retain_ms: u64,
+        resumed: EventTime,
+    ) -> Self {
+        Self { trace, series, retain_ms, oldest: resumed, upper: Antichain::new() }
+    }
+
     /// Reads how far the index is complete, and lets history go that is no longer retained. `None`: it has ended.
-    fn advance(&mut self) -> Option<EventTime> {
+    pub(crate) fn advance(&mut self) -> Option<EventTime> {
         self.trace.read_upper(&mut self.upper);
         let upper = self.upper.as_option().copied();
         if let Some(upper) = upper {

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod control;
 pub mod dedup;
+pub mod desk;
 pub mod event;
 pub mod graph;
 pub mod identity;
@@ -33,4 +34,5 @@ pub mod tally;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 pub mod time;
+pub mod top;
 pub mod window;

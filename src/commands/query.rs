@@ -1,10 +1,12 @@
 //! `tidemark query`: asks a running process over HTTP and prints the answer as a table, as JSON or as CSV.
 
+mod top;
+
 use std::{io, time::Duration};
 
 use chrono::{DateTime, SecondsFormat};
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     cli::{PrintAs, QueryArgs},
@@ -114,12 +116,17 @@ struct Refusal {
 /// Asks, and gives the text to print, line end included.
 fn query(args: &QueryArgs, token: Option<&str>) -> Result<String, QueryError> {
     let text = fetch(args, token)?;
-    let read = || serde_json::from_str(&text).map_err(|cause| strange(args, cause));
-    match args.print_as() {
-        PrintAs::Json => Ok(format!("{}\n", text.trim_end())),
-        PrintAs::Table => Ok(table(&read()?)),
-        PrintAs::Csv => csv(&read()?).map_err(|cause| strange(args, cause)),
+    match (args.print_as(), args.top) {
+        (PrintAs::Json, _) => Ok(format!("{}\n", text.trim_end())),
+        (PrintAs::Table, None) => Ok(table(&read(args, &text)?)),
+        (PrintAs::Table, Some(_)) => Ok(top::table(&read(args, &text)?)),
+        (PrintAs::Csv, None) => csv(&read(args, &text)?).map_err(|cause| strange(args, cause)),
+        (PrintAs::Csv, Some(_)) => top::csv(&read(args, &text)?).map_err(|cause| strange(args, cause)),
     }
+}
+
+fn read<A: DeserializeOwned>(args: &QueryArgs, text: &str) -> Result<A, QueryError> {
+    serde_json::from_str(text).map_err(|cause| strange(args, cause))
 }
 
 fn strange(args: &QueryArgs, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueryError {
@@ -157,13 +164,19 @@ fn fetch(args: &QueryArgs, token: Option<&str>) -> Result<String, QueryError> {
 /// The whole URL. Everything that a user may type is percent-encoded.
 fn address(args: &QueryArgs) -> String {
     let base = args.server.url.trim_end_matches('/');
-    let mut address = format!("{base}/v1/videos/{}/stats", percent::encode(&args.video_id));
+    let mut address = match &args.video_id {
+        Some(video_id) => format!("{base}/v1/videos/{}/stats", percent::encode(video_id)),
+        None => format!("{base}/v1/top"),
+    };
+    let of_a_video = args.video_id.is_some();
     let parameters = [
         ("event_type", Some(args.event_type.clone())),
-        ("function", Some(args.function.to_string())),
+        ("function", of_a_video.then(|| args.function.to_string())),
         ("start", args.start.map(|start| start.to_string())),
         ("end", args.end.map(|end| end.to_string())),
-        ("granularity", Some(args.granularity.to_string())),
+        ("granularity", of_a_video.then(|| args.granularity.to_string())),
+        ("k", args.top.map(|k| k.to_string())),
+        ("order", args.top.map(|_| args.order.to_string())),
         ("as_of", args.as_of.map(|as_of| as_of.to_string())),
         ("after", args.after.clone()),
     ];
@@ -207,6 +220,10 @@ fn csv(answer: &Answer) -> Result<String, Box<dyn std::error::Error + Send + Syn
         let is_final = if point.is_final { "true" } else { "false" };
         writer.write_record([&answer.video_id, &answer.event_type, &start, &utc(point.start), &value, is_final])?;
     }
+    written(writer)
+}
+
+fn written(writer: csv::Writer<Vec<u8>>) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     let bytes = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
     Ok(String::from_utf8(bytes)?)
 }
@@ -242,8 +259,11 @@ mod tests {
     };
 
     fn args(url: &str, more: &[&str]) -> QueryArgs {
-        let line = ["tidemark", "query", "a/b?", "--granularity", "hour", "--url", url];
-        match Cli::try_parse_from(line.iter().chain(more)).unwrap().command {
+        parse(&[&["a/b?", "--granularity", "hour", "--url", url], more].concat())
+    }
+
+    fn parse(line: &[&str]) -> QueryArgs {
+        match Cli::try_parse_from(["tidemark", "query"].iter().chain(line)).unwrap().command {
             Command::Query(args) => args,
             other => panic!("{other:?}"),
         }
@@ -290,6 +310,24 @@ mod tests {
                 "{json}"
             );
         });
+    }
+
+    #[test]
+    fn a_top_list_is_printed_as_a_table_and_as_csv() {
+        with_server(|url| {
+            let top = |more: &[&str]| query(&parse(&[&["--top", "2", "--url", url], more].concat()), None).unwrap();
+            let text = top(&[]);
+            let words: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+            assert_eq!(words[0].join(" "), "view, by count, from 1970-01-01T00:00:00Z to 1970-01-01T01:01:00Z");
+            assert!(words.contains(&vec!["a/b?", "3"]), "{text}");
+            assert_eq!(top(&["--csv"]), "video_id,event_type,value\na/b?,view,3\n");
+            let rising = top(&["--csv", "--order", "rising", "--start", "60000", "--end", "120000"]);
+            assert_eq!(rising, "video_id,event_type,value,before\na/b?,view,1,1\n");
+            assert!(top(&["--json"]).contains("\"top\":[{\"video_id\":\"a/b?\",\"value\":3}]"));
+        });
+        for wrong in [&[][..], &["v", "--top", "3"], &["--top", "x"], &["--top", "3", "--granularity", "day"]] {
+            assert!(Cli::try_parse_from(["tidemark", "query"].iter().chain(wrong)).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

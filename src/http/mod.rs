@@ -7,6 +7,8 @@
 mod abuse_tests;
 mod auth;
 mod body;
+mod cache;
+mod diff;
 mod events;
 mod metrics;
 mod openapi;
@@ -17,17 +19,23 @@ mod problem;
 mod server;
 mod stats;
 mod status;
+mod stream;
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 pub mod testkit;
 #[cfg(test)]
 mod tests;
+mod top;
+#[cfg(test)]
+mod top_tests;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use warp::{
     Buf, Filter, Rejection, Reply,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
@@ -70,6 +78,14 @@ pub struct Limits {
     pub queries_max: usize,
     /// Windows of one response: about 60 bytes each.
     pub windows_max: usize,
+    /// Top lists being made at a time: each looks at all counts.
+    pub scans: usize,
+    /// Streams at a time: each asks the index at each announcement.
+    pub streams: usize,
+    /// Windows of one stream, which remembers what it has sent.
+    pub stream_windows_max: usize,
+    /// From a stream's last event to a sign of life.
+    pub heartbeat: Duration,
     /// How long a query waits for the write that it names in `after`.
     pub after_wait: Duration,
     /// For requests in progress at the end.
@@ -93,6 +109,10 @@ impl Default for Limits {
             events_max: 100_000,
             queries_max: 1000,
             windows_max: 100_000,
+            scans: 16,
+            streams: 256,
+            stream_windows_max: 10_000,
+            heartbeat: Duration::from_secs(15),
             after_wait: Duration::from_secs(10),
             shutdown_wait: Duration::from_secs(5),
         }
@@ -129,6 +149,12 @@ pub struct State {
     body_room: Semaphore,
     /// One permit for each body being inflated.
     inflating: Semaphore,
+    /// One permit for each top list being made.
+    scans: Arc<Semaphore>,
+    /// One permit for each stream.
+    streams: Arc<Semaphore>,
+    /// Whether the server is shutting down, which ends the streams.
+    ending: watch::Sender<bool>,
 }
 
 impl State {
@@ -138,7 +164,23 @@ impl State {
         let metrics = Metrics::register(&mut registry);
         let body_room = Semaphore::new(limits.bodies_bytes);
         let inflating = Semaphore::new(limits.inflating);
-        Arc::new(Self { queries, ingest, check, status, token_sha256, limits, metrics, registry, body_room, inflating })
+        let (scans, streams) = (Arc::new(Semaphore::new(limits.scans)), Arc::new(Semaphore::new(limits.streams)));
+        let ending = watch::Sender::new(false);
+        Arc::new(Self {
+            queries,
+            ingest,
+            check,
+            status,
+            token_sha256,
+            limits,
+            metrics,
+            registry,
+            body_room,
+            inflating,
+            scans,
+            streams,
+            ending,
+        })
     }
 }
 
@@ -155,6 +197,9 @@ enum Route {
     Events,
     VideoStats { raw_id: String },
     Stats,
+    Top,
+    Stream,
+    Diff,
     Status,
     Healthz,
     Readyz,
@@ -171,6 +216,9 @@ impl Route {
             Route::Events => "events",
             Route::VideoStats { .. } => "video_stats",
             Route::Stats => "stats",
+            Route::Top => "top",
+            Route::Stream => "stream",
+            Route::Diff => "diff",
             Route::Status => "status",
             Route::Healthz => "healthz",
             Route::Readyz => "readyz",
@@ -185,6 +233,8 @@ impl Route {
     fn allow(&self) -> &'static str {
         match self {
             Route::Events | Route::Stats => "POST",
+            // A stream has no end that a length could be told of.
+            Route::Stream => "GET",
             _ => "GET, HEAD",
         }
     }
@@ -198,6 +248,9 @@ fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infal
     let events = warp::path!("v1" / "events").map(|| Route::Events);
     let video_stats = warp::path!("v1" / "videos" / String / "stats").map(|raw_id| Route::VideoStats { raw_id });
     let stats = warp::path!("v1" / "stats").map(|| Route::Stats);
+    let top = warp::path!("v1" / "top").map(|| Route::Top);
+    let stream = warp::path!("v1" / "stream").map(|| Route::Stream);
+    let diff = warp::path!("v1" / "diff").map(|| Route::Diff);
     let status = warp::path!("v1" / "status").map(|| Route::Status);
     let healthz = warp::path!("healthz").map(|| Route::Healthz);
     let readyz = warp::path!("readyz").map(|| Route::Readyz);
@@ -207,6 +260,12 @@ fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infal
     let asset = warp::path!("assets" / String).map(|name| Route::Asset { name });
     let route = (events.or(video_stats).unify())
         .or(stats)
+        .unify()
+        .or(top)
+        .unify()
+        .or(stream)
+        .unify()
+        .or(diff)
         .unify()
         .or(status)
         .unify()
@@ -258,7 +317,7 @@ fn copy(mut chunk: impl Buf) -> warp::hyper::body::Bytes {
     chunk.copy_to_bytes(chunk.remaining())
 }
 
-async fn answer(state: &State, route: Route, request: Request) -> Result<Response, Problem> {
+async fn answer(state: &Arc<State>, route: Route, request: Request) -> Result<Response, Problem> {
     let Request { method, headers, query, chunks } = request;
     if !route.allow().split(", ").any(|allowed| allowed == method.as_str()) {
         return Err(Problem::method_not_allowed(route.allow()));
@@ -268,8 +327,11 @@ async fn answer(state: &State, route: Route, request: Request) -> Result<Respons
     }
     match route {
         Route::Events => events::post(state, &headers, chunks).await,
-        Route::VideoStats { raw_id } => stats::video(state, &raw_id, &query).await,
+        Route::VideoStats { raw_id } => stats::video(state, &raw_id, &query, &headers).await,
         Route::Stats => stats::batch(state, &headers, chunks).await,
+        Route::Top => top::top(state, &query).await,
+        Route::Stream => stream::stream(state, &headers, &query).await,
+        Route::Diff => diff::diff(state, &query).await,
         Route::Status => Ok(status::status(state)),
         Route::Healthz => Ok(status::healthz()),
         Route::Readyz => status::readyz(state),

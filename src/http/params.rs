@@ -2,7 +2,7 @@
 //!
 //! A name that is unknown or given twice is refused, never ignored: a misspelt `strat=` must not answer for all time.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use dataflows::{
     event::{EVENT_TYPE_BYTES_MAX, ID_BYTES_MAX},
@@ -96,31 +96,41 @@ fn words(words: &[&'static str]) -> Object {
 impl Fields {
     /// Reads a query string. The video id is not one of its names: it comes in the path.
     pub fn from_query(query: &str) -> Result<Self, Problem> {
-        let mut fields = Self::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let field = match name {
-                "event_type" => &mut fields.event_type,
-                "function" => &mut fields.function,
-                "start" => &mut fields.start,
-                "end" => &mut fields.end,
-                "granularity" => &mut fields.granularity,
-                "as_of" => &mut fields.as_of,
-                "after" => &mut fields.after,
-                _ => {
-                    let known = "event_type, function, start, end, granularity, as_of, after";
-                    let detail = format!("{} is not a parameter here; there are {known}", quoted(name));
-                    return Err(Problem::parameter(name, detail));
-                }
-            };
-            let value = percent::decode(value)
-                .ok_or_else(|| Problem::parameter(name, format!("{name} is not percent-encoded UTF-8")))?;
-            if field.replace(value).is_some() {
-                return Err(Problem::parameter(name, format!("{name} is given twice")));
-            }
-        }
-        Ok(fields)
+        let known = ["event_type", "function", "start", "end", "granularity", "as_of", "after"];
+        Ok(Self::take(&mut given(query, &known)?))
     }
+
+    /// Takes what is among the parameters given.
+    pub fn take(given: &mut BTreeMap<&str, String>) -> Self {
+        Self {
+            video_id: given.remove("video_id"),
+            event_type: given.remove("event_type"),
+            function: given.remove("function"),
+            start: given.remove("start"),
+            end: given.remove("end"),
+            granularity: given.remove("granularity"),
+            as_of: given.remove("as_of"),
+            after: given.remove("after"),
+        }
+    }
+}
+
+/// The parameters of a query string, each at most once, none but the `known` ones.
+pub fn given<'a>(query: &'a str, known: &[&str]) -> Result<BTreeMap<&'a str, String>, Problem> {
+    let mut given = BTreeMap::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        if !known.contains(&name) {
+            let detail = format!("{} is not a parameter here; there are {}", quoted(name), known.join(", "));
+            return Err(Problem::parameter(name, detail));
+        }
+        let value = percent::decode(value)
+            .ok_or_else(|| Problem::parameter(name, format!("{name} is not percent-encoded UTF-8")))?;
+        if given.insert(name, value).is_some() {
+            return Err(Problem::parameter(name, format!("{name} is given twice")));
+        }
+    }
+    Ok(given)
 }
 
 /// A string or a whole number, as text; null is absent.
@@ -211,11 +221,7 @@ impl Wanted {
             let detail = format!("video_id must have 1 to {ID_BYTES_MAX} bytes and no control characters");
             return Err(Problem::parameter("video_id", detail));
         }
-        let event_type = fields.event_type.unwrap_or_else(|| "view".to_owned());
-        if !is_event_type(&event_type) {
-            let detail = format!("event_type must match [a-z][a-z0-9_.-]{{0,63}}, not {}", quoted(&event_type));
-            return Err(Problem::parameter("event_type", detail));
-        }
+        let event_type = event_type(fields.event_type)?;
         if let Some(function) = fields.function.filter(|function| !FUNCTIONS.contains(&function.as_str())) {
             let available = FUNCTIONS.join(", ");
             let detail = format!("function={} is not available; there is {available}", quoted(&function));
@@ -228,31 +234,62 @@ impl Wanted {
                 Problem::parameter("granularity", detail)
             })?,
         };
-        let start = fields.start.map(|text| range_time("start", &text)).transpose()?;
-        let end = fields.end.map(|text| range_time("end", &text)).transpose()?;
-        if let (Some(start), Some(end)) = (start, end)
-            && end < start
-        {
-            return Err(Problem::parameter("end", format!("end={end} is before start={start}")));
-        }
-        let when = match (fields.as_of, fields.after) {
-            (None, None) => When::Latest,
-            (Some(text), None) => When::AsOf(time(&text).ok_or_else(|| not_a_time("as_of", &text))?),
-            (None, Some(text)) => When::After(Token::parse(&text)?),
-            (Some(_), Some(_)) => {
-                return Err(Problem::parameter("after", "after and as_of can't be given together"));
-            }
-        };
-        let step = granularity.step_ms();
-        let (start, end) = (start.map(|time| floor_to(time, step)), end.map(|time| ceil_to(time, step)));
+        let (start, end) = range(fields.start, fields.end, granularity.step_ms())?;
+        let when = when(fields.as_of, fields.after)?;
         Ok(Self { video_id, event_type, granularity, start, end, when })
     }
 
     /// The minutes to ask the index for.
     pub fn minutes(&self) -> (Minute, Minute) {
-        let number = |time: EventTime| Minute((time.min(TIMES_END) / MINUTE_MS) as u32);
-        (number(self.start.unwrap_or(0)), number(self.end.unwrap_or(TIMES_END)))
+        minutes(self.start, self.end)
     }
+}
+
+/// The minutes of a range that was widened to whole ones.
+pub fn minutes(start: Option<EventTime>, end: Option<EventTime>) -> (Minute, Minute) {
+    let number = |time: EventTime| Minute((time.min(TIMES_END) / MINUTE_MS) as u32);
+    (number(start.unwrap_or(0)), number(end.unwrap_or(TIMES_END)))
+}
+
+/// The event type asked for.
+pub fn event_type(given: Option<String>) -> Result<String, Problem> {
+    let event_type = given.unwrap_or_else(|| "view".to_owned());
+    if !is_event_type(&event_type) {
+        let detail = format!("event_type must match [a-z][a-z0-9_.-]{{0,63}}, not {}", quoted(&event_type));
+        return Err(Problem::parameter("event_type", detail));
+    }
+    Ok(event_type)
+}
+
+/// A range of times, widened to whole windows of `step_ms`.
+pub fn range(
+    start: Option<String>,
+    end: Option<String>,
+    step_ms: u64,
+) -> Result<(Option<EventTime>, Option<EventTime>), Problem> {
+    let start = start.map(|text| range_time("start", &text)).transpose()?;
+    let end = end.map(|text| range_time("end", &text)).transpose()?;
+    if let (Some(start), Some(end)) = (start, end)
+        && end < start
+    {
+        return Err(Problem::parameter("end", format!("end={end} is before start={start}")));
+    }
+    Ok((start.map(|time| floor_to(time, step_ms)), end.map(|time| ceil_to(time, step_ms))))
+}
+
+/// The moment asked for.
+pub fn when(as_of: Option<String>, after: Option<String>) -> Result<When, Problem> {
+    match (as_of, after) {
+        (None, None) => Ok(When::Latest),
+        (Some(text), None) => Ok(When::AsOf(frontier("as_of", &text)?)),
+        (None, Some(text)) => Ok(When::After(Token::parse(&text)?)),
+        (Some(_), Some(_)) => Err(Problem::parameter("after", "after and as_of can't be given together")),
+    }
+}
+
+/// The frontier that a parameter names.
+pub fn frontier(name: &str, text: &str) -> Result<EventTime, Problem> {
+    time(text).ok_or_else(|| not_a_time(name, text))
 }
 
 fn is_id(text: &str) -> bool {
@@ -324,7 +361,7 @@ impl Token {
 }
 
 /// Digits only: Rust's own parser would take a `+`.
-fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+pub fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 

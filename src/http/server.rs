@@ -87,7 +87,7 @@ pub fn serve(
 
 async fn accept(listener: TcpListener, state: Arc<State>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
     let limits = state.limits.clone();
-    let routes = routes(state);
+    let routes = routes(Arc::clone(&state));
     let doorkeeper = Arc::new(Doorkeeper::new(limits.connections, limits.connections_per_address));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
@@ -109,6 +109,7 @@ async fn accept(listener: TcpListener, state: Arc<State>, shutdown: impl Future<
         }
     }
     drop(listener);
+    state.ending.send_replace(true);
     if tokio::time::timeout(limits.shutdown_wait, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were still in progress at the end");
     }

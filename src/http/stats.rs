@@ -19,7 +19,7 @@ use warp::http::HeaderMap;
 use super::{
     Response, State,
     body::{self, Encoding},
-    json,
+    cache, json,
     openapi::{MayRefuseBodies, MayRefuseQuestions},
     params::{Fields, Granularity, TIMES_END, Token, Wanted, When},
     problem::{Problem, quoted},
@@ -35,34 +35,34 @@ const TRIES_MAX: u32 = 8;
 /// One answer, as the contract spells it.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Stats {
-    video_id: String,
-    event_type: String,
-    function: &'static str,
-    granularity: &'static str,
-    start: EventTime,
-    end: EventTime,
-    as_of: EventTime,
-    watermark: EventTime,
+    pub(super) video_id: String,
+    pub(super) event_type: String,
+    pub(super) function: &'static str,
+    pub(super) granularity: &'static str,
+    pub(super) start: EventTime,
+    pub(super) end: EventTime,
+    pub(super) as_of: EventTime,
+    pub(super) watermark: EventTime,
     #[serde(rename = "final")]
-    is_final: bool,
-    total: u64,
-    series: Vec<Point>,
+    pub(super) is_final: bool,
+    pub(super) total: u64,
+    pub(super) series: Vec<Point>,
 }
 
 /// One window of a series.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Point {
-    start: EventTime,
-    value: u64,
+    pub(super) start: EventTime,
+    pub(super) value: u64,
     #[serde(rename = "final")]
-    is_final: bool,
+    pub(super) is_final: bool,
 }
 
 /// A frontier that was announced, and the watermark there.
 #[derive(Copy, Clone, Debug)]
-struct At {
-    frontier: EventTime,
-    watermark: EventTime,
+pub(super) struct At {
+    pub(super) frontier: EventTime,
+    pub(super) watermark: EventTime,
 }
 
 /// Answers for one video.
@@ -78,18 +78,24 @@ struct At {
     ),
     responses((status = 200, body = Stats), MayRefuseQuestions)
 )]
-pub async fn video(state: &State, raw_id: &str, query: &str) -> Result<Response, Problem> {
+pub async fn video(state: &State, raw_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let mut fields = Fields::from_query(query)?;
     let video_id = super::percent::decode(raw_id);
     fields.video_id =
         Some(video_id.ok_or_else(|| Problem::parameter("video_id", "video_id is not percent-encoded UTF-8"))?);
     let wanted = Wanted::check(fields)?;
-    let mut moments = Moments::of(state, &wanted.when);
+    let stats = stats(state, &wanted, &wanted.when, state.limits.windows_max).await?;
+    Ok(cache::respond(state, headers, &wanted, &stats))
+}
+
+/// One answer of at most so many windows, at a moment of the wanted kind.
+pub(super) async fn stats(state: &State, wanted: &Wanted, when: &When, windows_max: usize) -> Result<Stats, Problem> {
+    let mut moments = Moments::of(state, when);
     loop {
         let at = moments.next().await?;
-        let mut room = state.limits.windows_max;
+        let mut room = windows_max;
         match answer(state, wanted.clone(), at).await.and_then(|stats| fit(stats, &mut room)) {
-            Ok(stats) => return Ok(json(&stats)),
+            Ok(stats) => return Ok(stats),
             Err(missed) => moments.missed(missed).await?,
         }
     }
@@ -134,7 +140,7 @@ pub async fn batch(state: &State, headers: &HeaderMap, chunks: body::Chunks) -> 
 }
 
 /// Why there is no answer at a moment.
-enum Missed {
+pub(super) enum Missed {
     /// The index has merged that moment: it holds none before `oldest`.
     Merged { at: EventTime, oldest: EventTime },
     /// Another moment would not help.
@@ -143,23 +149,23 @@ enum Missed {
 
 /// The moments that a request is tried at. One that was merged while we were asking, since the frontier leapt, is the
 /// client's affair only if it named that moment; else a newer one is taken.
-struct Moments<'a> {
+pub(super) struct Moments<'a> {
     state: &'a State,
     when: &'a When,
     tries_left: u32,
 }
 
 impl<'a> Moments<'a> {
-    fn of(state: &'a State, when: &'a When) -> Self {
+    pub(super) fn of(state: &'a State, when: &'a When) -> Self {
         Self { state, when, tries_left: TRIES_MAX }
     }
 
-    async fn next(&self) -> Result<At, Problem> {
+    pub(super) async fn next(&self) -> Result<At, Problem> {
         choose(self.state, self.when).await
     }
 
     /// Ready when there is a newer moment that the index holds; fails if there is to be no other try.
-    async fn missed(&mut self, missed: Missed) -> Result<(), Problem> {
+    pub(super) async fn missed(&mut self, missed: Missed) -> Result<(), Problem> {
         let (at, oldest) = match missed {
             Missed::Refused(problem) => return Err(problem),
             Missed::Merged { at, oldest } => (at, oldest),
@@ -208,7 +214,7 @@ fn common(batch: &[Wanted]) -> Result<When, Problem> {
     }
 }
 
-async fn choose(state: &State, when: &When) -> Result<At, Problem> {
+pub(super) async fn choose(state: &State, when: &When) -> Result<At, Problem> {
     match when {
         When::AsOf(as_of) => match state.queries.lower(*as_of) {
             Ok((frontier, watermark)) => Ok(At { frontier, watermark }),
@@ -258,11 +264,11 @@ async fn included(state: &State, token: &Token) -> Result<At, Problem> {
     }
 }
 
-fn ended() -> Problem {
+pub(super) fn ended() -> Problem {
     Problem::unavailable("the dataflow has ended")
 }
 
-async fn answer(state: &State, wanted: Wanted, at: At) -> Result<Stats, Missed> {
+pub(super) async fn answer(state: &State, wanted: Wanted, at: At) -> Result<Stats, Missed> {
     let (first, end) = wanted.minutes();
     let question = Question {
         video_id: wanted.video_id.clone(),

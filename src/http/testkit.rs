@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -14,6 +15,7 @@ use dataflows::{
     port::PartitionId,
     query::{Answer, Cell, Question},
     time::{EventTime, Minute},
+    top::{Order, Ranked, TopAnswer, TopQuestion},
 };
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -124,6 +126,33 @@ impl Queries for TwinQueries {
             }
         }
         Box::pin(std::future::ready(Some(Answer::Cells(cells))))
+    }
+
+    fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>> {
+        assert!(self.announced.lock().unwrap().iter().any(|at| at.frontier == question.as_of), "{question:?}");
+        let oldest = *self.merged_before.lock().unwrap();
+        if question.as_of < oldest {
+            return Box::pin(std::future::ready(Some(TopAnswer::Gone { oldest })));
+        }
+        let lowest = question.first.0.saturating_sub(question.end.0.saturating_sub(question.first.0));
+        let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+        let mut minutes: Vec<Minute> = Vec::new();
+        for (video_id, event_type, minute, time) in self.counted.lock().unwrap().iter() {
+            if *event_type == question.event_type && *time < question.as_of && *minute < question.end {
+                if question.first <= *minute {
+                    sums.entry(video_id.clone()).or_default().0 += 1;
+                    minutes.push(*minute);
+                } else if question.order == Order::Rising && lowest <= minute.0 {
+                    sums.entry(video_id.clone()).or_default().1 += 1;
+                }
+            }
+        }
+        let mut top: Vec<_> = sums.into_iter().map(|(id, (count, before))| Ranked { id, count, before }).collect();
+        // Stable: of equals the lesser id stays first.
+        top.sort_by_key(|ranked| ranked.before as i64 - ranked.count as i64);
+        top.truncate(question.k);
+        let known = minutes.iter().min().copied().zip(minutes.iter().max().copied());
+        Box::pin(std::future::ready(Some(TopAnswer::Top { known, top })))
     }
 
     fn changes(&self) -> watch::Receiver<EventTime> {
@@ -252,7 +281,8 @@ impl Server {
     }
 }
 
-fn state(
+/// What the routes of a server with these twins share.
+pub fn state(
     queries: &Arc<TwinQueries>,
     ingest: &Arc<TwinIngest>,
     status: &Arc<TwinStatus>,

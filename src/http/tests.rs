@@ -17,16 +17,16 @@ use super::{
 };
 use crate::service::{Entry, IngestError};
 
-const HOUR: u64 = 3_600_000;
+pub const HOUR: u64 = 3_600_000;
 
 /// Fails unless `answer` has every member of `expect`, with its value.
-fn assert_has(answer: &Value, expect: &Value, context: &str) {
+pub fn assert_has(answer: &Value, expect: &Value, context: &str) {
     for (name, value) in expect.as_object().unwrap() {
         assert_eq!(answer.get(name), Some(value), "{name} of {answer} for {context}");
     }
 }
 
-fn assert_problem(reply: &Reply, status: u16, expect: &Value, context: &str) {
+pub fn assert_problem(reply: &Reply, status: u16, expect: &Value, context: &str) {
     assert_eq!(reply.status, status, "{context}: {reply:?}");
     assert!(reply.head.contains("content-type: application/problem+json\r\n"), "{context}: {}", reply.head);
     let problem = reply.json();
@@ -38,7 +38,7 @@ fn assert_problem(reply: &Reply, status: u16, expect: &Value, context: &str) {
 }
 
 /// Looks again and again until it holds, which is a matter of milliseconds.
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let looked = async {
         while !holds().await {
             tokio::task::yield_now().await;
@@ -50,7 +50,7 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 }
 
 /// Two hours of views of `v`, announced at frontiers 100, 200 and 300; some of a name that needs encoding.
-fn tell_history(server: &Server) {
+pub fn tell_history(server: &Server) {
     for (minute, time) in [(0, 50), (0, 150), (1, 50), (59, 250), (60, 150), (61, 299), (61, 300)] {
         server.queries.count("v", "view", minute, time);
     }
@@ -158,7 +158,7 @@ fn what_cannot_be_answered_is_refused_by_name() {
         (&long, 400, json!({"parameter": "granularity"})),
         ("/", 404, json!({"type": "urn:tidemark:not-found"})),
         ("/v1", 404, json!({})),
-        ("/v1/top", 404, json!({})),
+        ("/v1/tops", 404, json!({})),
         ("/v1/videos/v/stats/x", 404, json!({})),
         ("/v1/videos//stats", 404, json!({})),
         ("/v1/events", 405, json!({})),
@@ -632,7 +632,15 @@ fn a_token_opens_all_but_the_health_checks_which_are_open() {
     let token_sha256 = sha2::Sha256::digest(b"s3cret").into();
     Server::run_with(Limits::default(), Some(token_sha256), |server| async move {
         tell_history(&server);
-        for target in ["/v1/videos/v/stats", "/v1/status", "/metrics", "/v1/events", "/v1/stats"] {
+        for target in [
+            "/v1/videos/v/stats",
+            "/v1/top",
+            "/v1/diff?video_id=v&from_as_of=100",
+            "/v1/status",
+            "/metrics",
+            "/v1/events",
+            "/v1/stats",
+        ] {
             let method = if matches!(target, "/v1/events" | "/v1/stats") { "POST" } else { "GET" };
             let request = |header: &str| {
                 let headers = format!("host: t\r\nconnection: close\r\ncontent-length: 2\r\n{header}");

@@ -95,7 +95,7 @@ impl Crew {
         let (cuts, outcomes, quiet) = (self.words.clone(), self.words.clone(), self.words.clone());
         // An error means that the keeper has ended, and the process with it.
         let tell = |words: &Sender<Word>, word| drop(words.send(word));
-        let (replies, facts) = (Arc::clone(&self.shelf), Arc::clone(&self.facts));
+        let (replies, tops, facts) = (Arc::clone(&self.shelf), Arc::clone(&self.shelf), Arc::clone(&self.facts));
         let (plan, input) = (Arc::clone(&self.plan), Arc::clone(&self.input));
         Job {
             decode: JsonEvents,
@@ -123,6 +123,8 @@ impl Crew {
                 retain_ms: self.retain_ms,
                 desk: first.then(|| self.desk.clone()),
                 reply: Box::new(move |ticket, answer| replies.reply(ticket, answer)),
+                top_desk: first.then(|| self.shelf.top_desk()),
+                top_reply: Box::new(move |ticket, answer| tops.top_reply(ticket, answer)),
             }),
             processes: self.place.processes(),
             mailbox: first.then(|| self.mailbox.clone()),

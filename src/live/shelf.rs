@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, Mutex, MutexGuard, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -13,6 +13,7 @@ use dataflows::{
     index::Questions,
     query::{Answer, Question},
     time::{END_OF_TIME, EventTime},
+    top::{TopAnswer, TopQuestion},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -20,26 +21,59 @@ use crate::service::{BoxFuture, Queries};
 
 /// What has been announced, and who waits for an answer.
 pub struct Shelf {
-    desk: Questions,
+    series: Counter<Question, Answer>,
+    tops: Counter<TopQuestion, TopAnswer>,
     retain_ms: u64,
     latest: RwLock<Option<Arc<Announcement>>>,
     announced: Mutex<Announced>,
     changed: watch::Sender<EventTime>,
+}
+
+/// A desk of the dataflow, and who waits there.
+struct Counter<Q, A> {
+    desk: Questions<Q>,
     tickets: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<A>>>,
+}
+
+impl<Q, A: Send + 'static> Counter<Q, A> {
+    fn new(desk: Questions<Q>) -> Self {
+        Self { desk, tickets: AtomicU64::new(0), waiting: Mutex::default() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<A>>> {
+        self.waiting.lock().expect("nobody panics while holding it")
+    }
+
+    fn ask(&self, question: Q) -> BoxFuture<Option<A>> {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        let (send, answer) = oneshot::channel();
+        self.waiting().insert(ticket, send);
+        if !self.desk.ask(ticket, question) {
+            self.waiting().remove(&ticket);
+        }
+        Box::pin(async move { answer.await.ok() })
+    }
+
+    fn reply(&self, ticket: u64, answer: A) {
+        let waiting = self.waiting().remove(&ticket);
+        if let Some(waiting) = waiting {
+            // Whoever asked may have gone away.
+            let _ = waiting.send(answer);
+        }
+    }
 }
 
 impl Shelf {
     /// A shelf whose answers reach `retain_ms` of stream time back.
     pub fn new(desk: Questions, retain_ms: u64) -> Self {
         Self {
-            desk,
+            series: Counter::new(desk),
+            tops: Counter::new(Questions::default()),
             retain_ms,
             latest: RwLock::default(),
             announced: Mutex::default(),
             changed: watch::Sender::new(0),
-            tickets: AtomicU64::new(0),
-            waiting: Mutex::default(),
         }
     }
 
@@ -57,16 +91,23 @@ impl Shelf {
 
     /// Takes an answer from the dataflow.
     pub fn reply(&self, ticket: u64, answer: Answer) {
-        let waiting = self.waiting.lock().expect("nobody panics while holding it").remove(&ticket);
-        if let Some(waiting) = waiting {
-            // Whoever asked may have gone away.
-            let _ = waiting.send(answer);
-        }
+        self.series.reply(ticket, answer);
+    }
+
+    /// Where top lists are asked for.
+    pub fn top_desk(&self) -> Questions<TopQuestion> {
+        self.tops.desk.clone()
+    }
+
+    /// Takes a top list from the dataflow.
+    pub fn top_reply(&self, ticket: u64, answer: TopAnswer) {
+        self.tops.reply(ticket, answer);
     }
 
     /// Lets everybody go who waits: no more answers come.
     pub fn close(&self) {
-        self.waiting.lock().expect("nobody panics while holding it").clear();
+        self.series.waiting().clear();
+        self.tops.waiting().clear();
     }
 }
 
@@ -80,13 +121,11 @@ impl Queries for Shelf {
     }
 
     fn ask(&self, question: Question) -> BoxFuture<Option<Answer>> {
-        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        let (send, answer) = oneshot::channel();
-        self.waiting.lock().expect("nobody panics while holding it").insert(ticket, send);
-        if !self.desk.ask(ticket, question) {
-            self.waiting.lock().expect("nobody panics while holding it").remove(&ticket);
-        }
-        Box::pin(async move { answer.await.ok() })
+        self.series.ask(question)
+    }
+
+    fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>> {
+        self.tops.ask(question)
     }
 
     fn changes(&self) -> watch::Receiver<EventTime> {

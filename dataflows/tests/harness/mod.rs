@@ -35,6 +35,7 @@ use dataflows::{
     tally::{TakeAll, WorkerCut},
     testkit::{Faulty, Unsteady},
     time::{END_OF_TIME, EventTime, Minute},
+    top::{TopAnswer, TopQuestion},
 };
 use timely::communication::WorkerGuards;
 
@@ -151,6 +152,7 @@ pub enum Event {
     End(Vec<CountRow>),
     Outcome(Outcome),
     Answer(u64, Answer),
+    Top(TopAnswer),
     /// A partition can't be read on: this incarnation is over.
     BrokeOff,
 }
@@ -160,6 +162,7 @@ pub struct Live {
     pub events: mpsc::Receiver<Event>,
     pub mailbox: Mailbox,
     pub desk: Questions,
+    pub top_desk: Questions<TopQuestion>,
     crash: Arc<AtomicBool>,
     guards: Option<WorkerGuards<()>>,
     workers: usize,
@@ -308,17 +311,21 @@ impl Live {
     pub fn start(setup: Setup) -> Self {
         let (send, events) = mpsc::channel();
         let (mailbox, desk, crash) = (Mailbox::default(), Questions::default(), Arc::new(AtomicBool::new(false)));
+        let top_desk = Questions::default();
+        let for_top = top_desk.clone();
         let (workers, rules, state) = (setup.workers, setup.rules, RefCell::new(setup.start.state.clone()));
         let (for_job, for_desk, to_crash) = (mailbox.clone(), desk.clone(), Arc::clone(&crash));
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
             let first = worker.index() == 0;
             let mut job = job(&setup, worker.index(), Reached::End, &send);
-            let answers = send.clone();
+            let (answers, tops) = (send.clone(), send.clone());
             job.mailbox = first.then(|| for_job.clone());
             job.serve = Some(Serve {
                 retain_ms: 900_000,
                 desk: first.then(|| for_desk.clone()),
                 reply: Box::new(move |ticket, answer| drop(answers.send(Event::Answer(ticket, answer)))),
+                top_desk: first.then(|| for_top.clone()),
+                top_reply: Box::new(move |_, top| drop(tops.send(Event::Top(top)))),
             });
             graph::build(worker, job);
             while worker.has_dataflows() && !to_crash.load(Ordering::Relaxed) {
@@ -330,7 +337,8 @@ impl Live {
         })
         .expect("workers start");
         let (is_full, latest) = (Cell::new(false), RefCell::default());
-        Self { events, mailbox, desk, crash, guards: Some(guards), workers, rules, state, is_full, latest }
+        let guards = Some(guards);
+        Self { events, mailbox, desk, top_desk, crash, guards, workers, rules, state, is_full, latest }
     }
 
     pub fn next(&self) -> Event {
@@ -394,7 +402,7 @@ impl Live {
                 }
                 // What it has is as good as ever, and the frontier stays.
                 Event::BrokeOff => {}
-                Event::Outcome(_) | Event::Told(_) | Event::Answer(..) | Event::End(_) => {}
+                Event::Outcome(_) | Event::Told(_) | Event::Answer(..) | Event::Top(_) | Event::End(_) => {}
             }
         }
     }
@@ -457,6 +465,15 @@ impl Live {
                 }
                 Event::Answer(_, other) => panic!("{other:?}"),
                 _ => {}
+            }
+        }
+    }
+
+    pub fn top(&self, question: TopQuestion) -> TopAnswer {
+        assert!(self.top_desk.ask(1, question));
+        loop {
+            if let Event::Top(top) = self.next() {
+                return top;
             }
         }
     }

@@ -1,0 +1,82 @@
+//! `GET /v1/diff`: what has changed in a series between two frontiers.
+
+use std::collections::BTreeMap;
+
+use dataflows::time::EventTime;
+use serde::Serialize;
+
+use super::{
+    Response, State, json,
+    params::{self, Fields, Wanted, When},
+    problem::Problem,
+    stats::{self, Point, Stats},
+};
+
+/// One answer.
+#[derive(Serialize)]
+struct Diff<V> {
+    video_id: String,
+    event_type: String,
+    function: &'static str,
+    granularity: &'static str,
+    start: EventTime,
+    end: EventTime,
+    from_as_of: EventTime,
+    to_as_of: EventTime,
+    from_total: V,
+    to_total: V,
+    changed: Vec<Change<V>>,
+}
+
+/// A window whose value is another one.
+#[derive(Debug, PartialEq, Serialize)]
+struct Change<V> {
+    start: EventTime,
+    from: V,
+    to: V,
+}
+
+/// Answers what changed.
+pub async fn diff(state: &State, query: &str) -> Result<Response, Problem> {
+    let known = ["video_id", "event_type", "function", "start", "end", "granularity", "from_as_of", "to_as_of"];
+    let mut given = params::given(query, &known)?;
+    let (from, to) = (given.remove("from_as_of"), given.remove("to_as_of"));
+    let mut wanted = Wanted::check(Fields::take(&mut given))?;
+    let from = from.ok_or_else(|| Problem::parameter("from_as_of", "from_as_of is missing"))?;
+    let from = params::frontier("from_as_of", &from)?;
+    let to = to.map(|to| params::frontier("to_as_of", &to)).transpose()?;
+    if to.is_some_and(|to| to < from) {
+        return Err(Problem::parameter("to_as_of", "to_as_of is before from_as_of"));
+    }
+    let (windows_max, to) = (state.limits.windows_max, to.map_or(When::Latest, When::AsOf));
+    let named = |name: &'static str| move |problem: Problem| problem.with("parameter", name);
+    let to = stats::stats(state, &wanted, &to, windows_max).await.map_err(named("to_as_of"))?;
+    // What was known then is known now: in the same range, one window of all has the same start.
+    (wanted.start, wanted.end) = (Some(to.start), Some(to.end));
+    let from = stats::stats(state, &wanted, &When::AsOf(from), windows_max).await.map_err(named("from_as_of"))?;
+    Ok(json(&compare(from, to)))
+}
+
+fn compare(from: Stats, to: Stats) -> Diff<u64> {
+    let mut values: BTreeMap<EventTime, (u64, u64)> = BTreeMap::new();
+    for Point { start, value, .. } in from.series {
+        values.entry(start).or_default().0 = value;
+    }
+    for Point { start, value, .. } in to.series {
+        values.entry(start).or_default().1 = value;
+    }
+    let changed = values.into_iter().filter(|(_, (from, to))| from != to);
+    Diff {
+        video_id: to.video_id,
+        event_type: to.event_type,
+        function: to.function,
+        granularity: to.granularity,
+        start: to.start,
+        end: to.end,
+        from_as_of: from.as_of,
+        to_as_of: to.as_of,
+        from_total: from.total,
+        to_total: to.total,
+        changed: changed.map(|(start, (from, to))| Change { start, from, to }).collect(),
+    }
+}

@@ -1,0 +1,136 @@
+//! `GET /v1/top`: the videos with the greatest counts over a range, or those that have risen most.
+
+use std::sync::Arc;
+
+use dataflows::{
+    time::{EventTime, MINUTE_MS},
+    top::{Order, Ranked, TopAnswer, TopQuestion},
+};
+use serde::Serialize;
+
+use super::{
+    Response, State, json,
+    params::{self, TIMES_END, When},
+    problem::{Problem, quoted},
+    stats::{At, Missed, Moments, ended},
+};
+
+/// As long as a list may be.
+const K_MAX: usize = 1000;
+
+/// A checked request.
+struct Wanted {
+    event_type: String,
+    order: Order,
+    k: usize,
+    start: Option<EventTime>,
+    end: Option<EventTime>,
+    when: When,
+}
+
+/// One list, as the contract spells it.
+#[derive(Serialize)]
+struct Top<'a> {
+    as_of: EventTime,
+    watermark: EventTime,
+    event_type: &'a str,
+    start: EventTime,
+    end: EventTime,
+    #[serde(rename = "final")]
+    is_final: bool,
+    order: &'static str,
+    top: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    video_id: String,
+    value: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<u64>,
+}
+
+/// Answers a top list.
+pub async fn top(state: &State, query: &str) -> Result<Response, Problem> {
+    let wanted = check(query)?;
+    let mut moments = Moments::of(state, &wanted.when);
+    loop {
+        let at = moments.next().await?;
+        match ask(state, &wanted, at).await {
+            Ok(answered) => return Ok(answered),
+            Err(missed) => moments.missed(missed).await?,
+        }
+    }
+}
+
+fn check(query: &str) -> Result<Wanted, Problem> {
+    let mut given = params::given(query, &["event_type", "start", "end", "k", "order", "by", "as_of", "after"])?;
+    match given.remove("by").as_deref() {
+        None | Some("video") => {}
+        Some("channel") => {
+            return Err(Problem::parameter("by", "no channels are loaded; there is by=video"));
+        }
+        Some(other) => return Err(Problem::parameter("by", format!("by is video or channel, not {}", quoted(other)))),
+    }
+    let order = match given.remove("order").as_deref() {
+        None | Some("count") => Order::Count,
+        Some("rising") => Order::Rising,
+        Some(other) => {
+            let detail = format!("order is count or rising, not {}", quoted(other));
+            return Err(Problem::parameter("order", detail));
+        }
+    };
+    let k = given.remove("k").unwrap_or_else(|| "10".to_owned());
+    let k = params::number(&k)
+        .filter(|k| (1..=K_MAX).contains(k))
+        .ok_or_else(|| Problem::parameter("k", format!("k is a number from 1 to {K_MAX}, not {}", quoted(&k))))?;
+    let event_type = params::event_type(given.remove("event_type"))?;
+    let (start, end) = params::range(given.remove("start"), given.remove("end"), MINUTE_MS)?;
+    if order == Order::Rising {
+        for (name, time) in [("start", start), ("end", end)] {
+            time.ok_or_else(|| Problem::parameter(name, "order=rising needs start and end"))?;
+        }
+    }
+    let when = params::when(given.remove("as_of"), given.remove("after"))?;
+    Ok(Wanted { event_type, order, k, start, end, when })
+}
+
+async fn ask(state: &State, wanted: &Wanted, at: At) -> Result<Response, Missed> {
+    let (first, end) = params::minutes(wanted.start, wanted.end);
+    let Wanted { event_type, order, k, .. } = wanted;
+    let question = TopQuestion { event_type: event_type.clone(), first, end, order: *order, k: *k, as_of: at.frontier };
+    let busy = |_full| Missed::Refused(Problem::busy("many top lists are being made; try again in a second"));
+    let room = Arc::clone(&state.scans).try_acquire_owned().map_err(busy)?;
+    let asked = state.queries.top(question);
+    // A scan goes on where its client has gone, so it is that which gives its room back.
+    let answered = tokio::spawn(async move {
+        let answer = asked.await;
+        drop(room);
+        answer
+    });
+    match answered.await.ok().flatten() {
+        Some(TopAnswer::Top { known, top }) => {
+            let known = known.map(|(first, last)| (first.start(), last.end()));
+            Ok(json(&describe(wanted, at, known, top)))
+        }
+        Some(TopAnswer::Gone { oldest }) => Err(Missed::Merged { at: at.frontier, oldest }),
+        None => Err(Missed::Refused(ended())),
+    }
+}
+
+/// `known` is where there are events, for an end that was left out.
+fn describe(wanted: &Wanted, at: At, known: Option<(EventTime, EventTime)>, top: Vec<Ranked>) -> Top<'_> {
+    let start = wanted.start.or(known.map(|(start, _)| start)).or(wanted.end).unwrap_or(0);
+    let is_rising = wanted.order == Order::Rising;
+    let row = |Ranked { id, count, before }| Row { video_id: id, value: count, before: is_rising.then_some(before) };
+    Top {
+        as_of: at.frontier,
+        watermark: at.watermark.min(TIMES_END),
+        event_type: &wanted.event_type,
+        start,
+        end: wanted.end.or(known.map(|(_, end)| end)).unwrap_or(start),
+        is_final: wanted.end.unwrap_or(TIMES_END) <= at.watermark,
+        order: if is_rising { "rising" } else { "count" },
+        top: top.into_iter().map(row).collect(),
+    }
+}
