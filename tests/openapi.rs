@@ -33,11 +33,13 @@ fn schemathesis_finds_no_answer_that_the_document_does_not_have() {
     let arguments = [
         &["--config-file", config.to_str().unwrap(), "--no-color"][..],
         &["run", &document, "--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--mode", "all"],
+        // A stream has no end: src/http/stream_tests.rs reads it.
+        &["--exclude-path", "/v1/stream"],
         &["--max-examples", EXAMPLES, "--seed", "7", "--continue-on-failure", "--generation-database", "none"],
     ];
     let said = servers::tool("schemathesis", arguments.concat(), "");
     println!("{said}");
-    let operations = server.client.get("/openapi.json").unwrap().expect(200)["paths"].as_object().unwrap().len();
+    let operations = server.client.get("/openapi.json").unwrap().expect(200)["paths"].as_object().unwrap().len() - 1;
     let tested = format!("Tested: {operations}");
     assert!(said.contains(&tested), "not all {operations} operations were tested:\n{said}");
     server.stop().expect(0, &[]);

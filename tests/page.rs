@@ -58,13 +58,13 @@ fn feed(server: &Server) -> Vec<String> {
 #[test]
 fn the_page_shows_what_the_api_says_and_everybody_can_use_it() {
     let folder = tempfile::tempdir().unwrap();
-    // One day of stream time may pass under the slider, or all of history would be one moment to it.
     let server = Run::new(&folder.path().join("data")).start();
     let videos = feed(&server);
 
     let token_file = folder.path().join("token");
     fs::write(&token_file, "s3cret\n").unwrap();
-    let guarded = Run::new(&folder.path().join("guarded")).env("TIDEMARK_HTTP__TOKEN_FILE", token_file.to_str().unwrap());
+    let guarded =
+        Run::new(&folder.path().join("guarded")).env("TIDEMARK_HTTP__TOKEN_FILE", token_file.to_str().unwrap());
     let guarded = guarded.start();
 
     // Where somebody wants to see them.

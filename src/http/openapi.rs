@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use utoipa::{
     IntoResponses, OpenApi,
     openapi::{
-        Content, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response as Described, ResponseBuilder, SecurityRequirement, Type,
+        Content, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response as Described, ResponseBuilder, SecurityRequirement,
+        Type,
         path::{Operation, PathItem},
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 
-use super::{Response, State, events, json, metrics, page, problem, stats, status};
+use super::{Response, State, diff, events, json, metrics, page, problem, stats, status, stream, top};
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -28,6 +29,9 @@ const BEARER: &str = "bearer";
         events::post,
         stats::video,
         stats::batch,
+        top::top,
+        stream::stream,
+        diff::diff,
         status::status,
         status::healthz,
         status::readyz,
@@ -109,6 +113,8 @@ refusals! {
     MayRefuseWrites: 500 503;
     /// Where the index is asked.
     MayRefuseQuestions: 400 410 503 504;
+    /// Where only so many are served at a time.
+    MayBeBusy: 429;
     /// Where readiness is told.
     MayBeUnready: 503;
     /// Where a name may be unknown.
@@ -161,6 +167,9 @@ mod tests {
             Route::Events,
             Route::VideoStats { raw_id: text() },
             Route::Stats,
+            Route::Top,
+            Route::Stream,
+            Route::Diff,
             Route::Status,
             Route::Healthz,
             Route::Readyz,
@@ -176,6 +185,9 @@ mod tests {
             Route::Events => "/v1/events",
             Route::VideoStats { .. } => "/v1/videos/{video_id}/stats",
             Route::Stats => "/v1/stats",
+            Route::Top => "/v1/top",
+            Route::Stream => "/v1/stream",
+            Route::Diff => "/v1/diff",
             Route::Status => "/v1/status",
             Route::Healthz => "/healthz",
             Route::Readyz => "/readyz",
@@ -211,10 +223,13 @@ mod tests {
 
         let documented: BTreeSet<_> = documented(false).into_iter().map(|(path, method, _)| (path, method)).collect();
         let methods = |route: &Route| route.allow().split(", ").filter(|method| *method != "HEAD").collect::<Vec<_>>();
-        let routed = routes().iter().flat_map(|route| {
-            let methods = methods(route).into_iter().map(str::to_lowercase);
-            methods.map(|method| (path(route).to_owned(), method)).collect::<Vec<_>>()
-        }).collect();
+        let routed = routes()
+            .iter()
+            .flat_map(|route| {
+                let methods = methods(route).into_iter().map(str::to_lowercase);
+                methods.map(|method| (path(route).to_owned(), method)).collect::<Vec<_>>()
+            })
+            .collect();
         assert_eq!(documented, routed);
     }
 
@@ -266,7 +281,8 @@ mod tests {
             assert_eq!(served["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
             for (path, method, operation) in documented(true) {
                 let target = target(&path);
-                let reply = if method == "get" { server.get(&target).await } else { server.post(&target, "", "").await };
+                let reply =
+                    if method == "get" { server.get(&target).await } else { server.post(&target, "", "").await };
                 let says_401 = operation["responses"].get("401").is_some();
                 assert_eq!(reply.status == 401, says_401, "{path}: {reply:?}");
                 assert_eq!(operation.get("security").is_none(), says_401, "{path}");

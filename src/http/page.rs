@@ -167,7 +167,11 @@ mod tests {
             assert!(!reply.head.contains("unsafe"), "{}", reply.head);
             for file in FILES.iter().filter(|file| file.name != "chart.js") {
                 let text = file.text.replace("http://www.w3.org/2000/svg", "");
-                assert!(!text.contains("http:") && !text.contains("https:") && !text.contains("=\"//"), "{}", file.name);
+                assert!(
+                    !text.contains("http:") && !text.contains("https:") && !text.contains("=\"//"),
+                    "{}",
+                    file.name
+                );
                 assert!(!text.contains("innerHTML") && !text.contains(" style=") && !text.contains(" onclick="));
             }
         });

@@ -76,7 +76,7 @@ pub(super) struct At {
         ("video_id" = String, Path, min_length = 1, max_length = 128, description = "Percent-encoded; 1 to 128 bytes"),
         Fields
     ),
-    responses((status = 200, body = Stats), MayRefuseQuestions)
+    responses((status = 200, body = Stats), (status = 304, description = "As the client has it"), MayRefuseQuestions)
 )]
 pub async fn video(state: &State, raw_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let mut fields = Fields::from_query(query)?;

@@ -227,11 +227,7 @@ impl HeldBy {
             None if latest.watermark == END_OF_TIME => "nobody: all partitions have ended".to_owned(),
             None => "nobody".to_owned(),
         };
-        Self {
-            partition: latest.held_by.map(|partition| partition.0),
-            clock: at.and_then(|at| at.clock),
-            words,
-        }
+        Self { partition: latest.held_by.map(|partition| partition.0), clock: at.and_then(|at| at.clock), words }
     }
 }
 

@@ -32,6 +32,11 @@ def digits(text):
     return int(re.sub(r"[^0-9]", "", text))
 
 
+def post_one(video):
+    now = int(time.time() * 1000)
+    api("/v1/events", {"event_id": f"live-{now}", "video_id": video, "event_type": "view", "timestamp": now})
+
+
 class Visit:
     """A browser's window. At its end nothing may have been asked of another host, and nothing may have gone wrong."""
 
@@ -73,6 +78,8 @@ VIEWS = {
         video_fragment(STAGE["videos"][3], types="view,like", span="all"),
         lambda page: expect(page.locator("#totals li")).to_have_count(2),
     ),
+    "top": ("#/top?span=all", lambda page: expect(page.locator("#top-body tr")).to_have_count(5)),
+    "rising": ("#/rising", lambda page: expect(page.locator("#top-body tr a").first).to_be_visible()),
 }
 
 
@@ -152,17 +159,48 @@ def the_slider_shows_it_as_it_was(browser):
         expect(page.locator("#totals .value")).to_have_text(f"{stats(video)['total']:,}")
 
 
+def lists_say_what_the_api_says_and_lead_to_the_video(browser):
+    hour_ms = 3_600_000
+    frontier = api("/v1/status")["frontier"]
+    rising = f"/v1/top?order=rising&start={frontier - hour_ms}&end={frontier}"
+    with Visit(browser) as visit:
+        for view, wanted in (("top", api("/v1/top")["top"]), ("rising", api(rising)["top"])):
+            page = visit.open(VIEWS[view][0])
+            expect(page.locator("#top-title")).to_have_text(view.capitalize())
+            expect(page.locator("#top-body tr")).to_have_count(len(wanted))
+            for row, each in zip(page.locator("#top-body tr").all(), wanted):
+                cells = row.locator("td").all_inner_texts()
+                assert cells[1].strip() == each["video_id"] and digits(cells[2]) == each["value"], (cells, each)
+                if view == "rising":
+                    change = each["value"] - each["before"]
+                    assert digits(cells[3]) == each["before"], (cells, each)
+                    assert cells[4] == f"{'−' if change < 0 else '+'}{abs(change):,}", (cells, each)
+        page = visit.open(VIEWS["top"][0])
+        page.get_by_role("link", name=STAGE["hostile"]).click()
+        expect(page.locator("#video-name")).to_have_text(STAGE["hostile"])
+
+
 def live_follows(browser):
     video = STAGE["videos"][0]
     with Visit(browser) as visit:
         page = visit.open(video_fragment(video, span="all", live="yes"))
         before = stats(video)["total"]
         expect(page.locator("#totals .value")).to_have_text(f"{before:,}")
-        now = int(time.time() * 1000)
-        event = {"event_id": f"live-{now}", "video_id": video, "event_type": "view", "timestamp": now}
-        api("/v1/events", event)
+        expect(page.locator("#video-live")).to_have_text("live, by the stream")
+        post_one(video)
         expect(page.locator("#totals .value")).to_have_text(f"{before + 1:,}")
-        expect(page.locator("#video-live")).to_contain_text("live")
+        expect(page.locator("#video-live")).to_have_text("live, by the stream")
+
+
+def live_asks_again_where_there_is_no_stream(browser):
+    video = STAGE["videos"][1]
+    with Visit(browser, expected_errors=("404",)) as visit:
+        visit.page.route("**/v1/stream?*", lambda route: route.fulfill(status=404, json={"detail": "no such path"}))
+        page = visit.open(video_fragment(video, span="all", live="yes"))
+        expect(page.locator("#video-live")).to_contain_text("asked every")
+        before = stats(video)["total"]
+        post_one(video)
+        expect(page.locator("#totals .value")).to_have_text(f"{before + 1:,}")
 
 
 def a_hostile_name_is_a_name(browser):
@@ -256,14 +294,16 @@ LOOKS = [
     overview_says_what_the_status_says,
     a_video_is_searched_for_and_shown,
     the_slider_shows_it_as_it_was,
+    lists_say_what_the_api_says_and_lead_to_the_video,
     a_hostile_name_is_a_name,
     a_fault_is_told,
     all_is_reached_by_the_keyboard,
     everybody_can_read_it,
     a_token_is_asked_for_and_kept,
     pictures_are_taken,
-    # Last, since it adds an event.
+    # Last, since they add events.
     live_follows,
+    live_asks_again_where_there_is_no_stream,
 ]
 
 with sync_playwright() as playwright:

@@ -34,15 +34,3 @@ export const tabulate = (answers) => {
   });
   return [...rows.values()].sort((a, b) => b.start - a.start);
 };
-
-// Counts of minutes, summed into windows of a step.
-export const rollUp = (minutes, step, start, watermark) => {
-  const sums = new Map();
-  for (const [minute, value] of minutes) {
-    if (start !== undefined && minute < start) continue;
-    const window = Math.floor(minute / step) * step;
-    sums.set(window, (sums.get(window) ?? 0) + value);
-  }
-  const series = [...sums].map(([at, value]) => ({ start: at, value, final: at + step <= watermark }));
-  return series.sort((a, b) => a.start - b.start);
-};

@@ -51,12 +51,14 @@ const show = ({ as_of, top }, { type, span }) => {
 export const run = async (params, signal) => {
   isRising = params.get("view") === "rising";
   say("top-title", isRising ? "Rising" : "Top");
+  // Before everything there is nothing to rise from.
+  form.elements.span.querySelector("[value=all]").disabled = isRising;
   const wanted = { type: params.get("type") || "view", span: params.get("span") ?? (isRising ? "1h" : "24h"), k: params.get("k") ?? "10" };
   for (const [name, value] of Object.entries(wanted)) form.elements[name].value = value;
   try {
     const { frontier } = await json("/v1/status", { signal });
     const asked = { event_type: wanted.type, start: spanStart(wanted.span, frontier ?? 0), k: wanted.k };
-    if (isRising) asked.order = "rising";
+    if (isRising) Object.assign(asked, { order: "rising", end: frontier ?? 0 });
     show(await json("/v1/top", { params: asked, signal }), wanted);
     fault(null);
   } catch (error) {

@@ -3,7 +3,7 @@
 import { functions, json, Problem } from "./api.js";
 import { Curve, lineColour } from "./curve.js";
 import { announce, byId, cell, element, fault, heading, number, pause, row, say, spanStart, time } from "./dom.js";
-import { points, rollUp, steps, tabulate } from "./series.js";
+import { points, steps, tabulate } from "./series.js";
 import { events } from "./stream.js";
 
 const pollMs = 2000;
@@ -98,46 +98,49 @@ const poll = async (wanted, signal) => {
 
 // What one stream has told so far.
 class Followed {
-  minutes = new Map();
-  as_of = 0;
-  watermark = 0;
+  #windows = new Map();
+  #told = null;
 
-  constructor(event_type) {
+  constructor(event_type, fn) {
     this.event_type = event_type;
+    this.function = fn;
   }
 
   take({ event, data }) {
-    if (event === "state") this.minutes.clear();
-    for (const { start, value } of (event === "state" ? data.series : data.changed) ?? []) this.minutes.set(start, value);
-    this.as_of = data.as_of;
-    this.watermark = data.watermark;
+    if (event === "state") this.#windows.clear();
+    for (const point of event === "state" ? data.series : data.changed) this.#windows.set(point.start, point);
+    this.#told = data;
   }
 
-  answer(wanted) {
-    const start = spanStart(wanted.span, this.as_of);
-    const series = rollUp(this.minutes, steps[wanted.granularity], start, this.watermark);
-    const total = series.reduce((sum, { value }) => sum + value, 0);
-    const { event_type, as_of, watermark } = this;
-    return { event_type, function: "count", as_of, watermark, total, series };
+  get isThere() {
+    return this.#told !== null;
+  }
+
+  get answer() {
+    const { as_of, watermark, total, error } = this.#told;
+    const series = [...this.#windows.values()].sort((a, b) => a.start - b.start);
+    return { event_type: this.event_type, function: this.function, as_of, watermark, total, error, series };
   }
 }
 
 const follow = async (wanted, signal) => {
-  const followed = wanted.types.map((type) => new Followed(type));
+  const { frontier } = await status(signal);
+  const { id: video_id, function: fn, granularity } = wanted;
+  const followed = wanted.types.map((event_type) => new Followed(event_type, fn));
   const one = async (stream) => {
-    for await (const message of events({ video_id: wanted.id, event_type: stream.event_type }, signal)) {
+    const params = { video_id, event_type: stream.event_type, function: fn, granularity, start: spanStart(wanted.span, frontier ?? 0) };
+    for await (const message of events(params, signal)) {
       stream.take(message);
-      if (followed.every(({ as_of }) => 0 < as_of)) {
-        show(wanted, followed.map((each) => each.answer(wanted)));
-        showMode("live, by the stream");
-      }
+      if (!followed.every(({ isThere }) => isThere)) continue;
+      show(wanted, followed.map(({ answer }) => answer));
+      showMode("live, by the stream");
     }
   };
   await Promise.all(followed.map(one));
 };
 
 const live = async (wanted, signal) => {
-  const canFollow = wanted.function === "count" && wanted.types.length <= streamsMax;
+  const canFollow = wanted.types.length <= streamsMax;
   while (canFollow && !signal.aborted) {
     try {
       await follow(wanted, signal);
