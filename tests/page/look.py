@@ -1,4 +1,5 @@
-"""Looks at Tidemark's page in Chromium. tests/page.rs runs it, with a JSON object that says where and for what."""
+"""Looks at Tidemark's page in Chromium. tests/page.rs runs it, with a JSON object that says where and for what; by hand,
+names of looks may follow."""
 
 import json
 import re
@@ -117,9 +118,10 @@ def a_video_is_searched_for_and_shown(browser):
     video = STAGE["videos"][3]
     with Visit(browser) as visit:
         page = visit.open("#/video")
-        page.get_by_label("Video id").fill(video)
-        page.get_by_label("Event types").fill("view, like")
-        page.get_by_label("Span").select_option("all")
+        form = page.locator("#video-form")
+        form.get_by_label("Video id").fill(video)
+        form.get_by_label("Event types").fill("view, like")
+        form.get_by_label("Span").select_option("all")
         page.keyboard.press("Enter")
         expect(page.locator("#totals li")).to_have_count(2)
         shown = [digits(text) for text in page.locator("#totals .value").all_inner_texts()]
@@ -135,8 +137,8 @@ def a_video_is_searched_for_and_shown(browser):
             assert state == ("final" if points[start]["final"] else "provisional"), (window, state)
         assert {state for *_, state in rows} == {"final", "provisional"}, "a curve has both"
 
-        page.get_by_label("A point for each").select_option("hour")
-        page.get_by_role("button", name="Show").click()
+        form.get_by_label("A point for each").select_option("hour")
+        form.get_by_role("button", name="Show").click()
         hours = stats(video, granularity="hour")["series"]
         expect(page.locator("#table-body tr")).to_have_count(len(hours))
 
@@ -248,17 +250,16 @@ def all_is_reached_by_the_keyboard(browser):
 def everybody_can_read_it(browser):
     axe = Axe()
     for name, (fragment, is_there) in VIEWS.items():
-        for scheme in ("light", "dark"):
-            for viewport in (DESK, PHONE):
-                with Visit(browser, viewport=viewport, scheme=scheme) as visit:
-                    page = visit.open(fragment)
-                    is_there(page)
-                    wide = page.evaluate("document.documentElement.scrollWidth")
-                    assert wide <= viewport["width"], f"{name} is {wide} wide on {viewport['width']}"
-                    found = axe.run(page)
-                    assert found.violations_count == 0, f"{name} {scheme} {viewport}: {found.generate_report()}"
-                    dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-                    assert (max(map(int, re.findall(r"\d+", dark)[:3])) < 64) == (scheme == "dark"), dark
+        for scheme, viewport in (("light", DESK), ("dark", PHONE)):
+            with Visit(browser, viewport=viewport, scheme=scheme) as visit:
+                page = visit.open(fragment)
+                is_there(page)
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                assert wide <= viewport["width"], f"{name} is {wide} wide on {viewport['width']}"
+                found = axe.run(page)
+                assert found.violations_count == 0, f"{name} {scheme} {viewport}: {found.generate_report()}"
+                ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+                assert (max(map(int, re.findall(r"\d+", ground)[:3])) < 64) == (scheme == "dark"), ground
 
 
 def a_token_is_asked_for_and_kept(browser):
@@ -279,12 +280,28 @@ def a_token_is_asked_for_and_kept(browser):
         expect(page.locator("#token-dialog")).to_be_hidden()
 
 
+def some_traffic(page):
+    for n in range(10):
+        time_ms = int(time.time() * 1000)
+        events = [
+            {"event_id": f"p{time_ms}.{n}.{each}", "video_id": video, "event_type": "view", "timestamp": time_ms}
+            for video in STAGE["videos"]
+            for each in range(20 + n % 4 * 15)
+        ]
+        api("/v1/events", events)
+        # Until the page has asked again.
+        with page.expect_response("**/v1/status"):
+            pass
+
+
 def pictures_are_taken(browser):
     for name, (fragment, is_there) in VIEWS.items():
         for suffix, viewport, scheme in (("", DESK, "light"), ("-dark", DESK, "dark"), ("-phone", PHONE, "light")):
             with Visit(browser, viewport=viewport, scheme=scheme) as visit:
                 page = visit.open(fragment)
                 is_there(page)
+                if name == "overview":
+                    some_traffic(page)
                 # The chart has been drawn by the frame after the next.
                 page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
                 picture(page, name + suffix)
@@ -300,16 +317,16 @@ LOOKS = [
     all_is_reached_by_the_keyboard,
     everybody_can_read_it,
     a_token_is_asked_for_and_kept,
-    pictures_are_taken,
     # Last, since they add events.
     live_follows,
     live_asks_again_where_there_is_no_stream,
+    pictures_are_taken,
 ]
 
 with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
     expect.set_options(timeout=WAIT_MS)
-    for look in LOOKS:
+    for look in [look for look in LOOKS if look.__name__ in (sys.argv[2:] or look.__name__)]:
         started = time.monotonic()
         look(browser)
         print(f"{look.__name__}: {time.monotonic() - started:.1f} s", flush=True)

@@ -59,13 +59,15 @@ export const spans = { "1h": 3_600_000, "6h": 21_600_000, "24h": 86_400_000, "7d
 // Where a span before the frontier begins; nothing where it is everything.
 export const spanStart = (span, frontier) => (span in spans ? Math.max(0, frontier - spans[span]) : undefined);
 
-// Numbers that change all the time are not read out each time: at most every ten seconds.
-let announced = 0;
-export const announce = (text) => {
-  if (performance.now() < announced + 10_000 && announced !== 0) return;
+// Tells a screen reader what was asked for. Numbers that change by themselves are told seldom, or nothing else would be heard.
+let announced = -Infinity;
+export const announce = (text, everyMs = 0) => {
+  if (performance.now() < announced + everyMs) return;
   announced = performance.now();
   say("announcer", text);
 };
+
+export const seldomMs = 10_000;
 
 export const fault = (text) => {
   byId("fault").hidden = !text;

@@ -2,7 +2,7 @@
 
 import { json } from "./api.js";
 import { Curve } from "./curve.js";
-import { announce, byId, bytes, cell, duration, fault, number, pause, row, say, time } from "./dom.js";
+import { announce, byId, bytes, cell, duration, fault, number, pause, row, say, seldomMs, time } from "./dom.js";
 
 const pollMs = 1000;
 const kept = 120;
@@ -31,7 +31,10 @@ const showRate = (ledger) => {
   const newest = points.at(-1)?.y ?? null;
   say("rate", number(newest, 1));
   say("counted", ledger ? `${number(ledger.counted)} counted of ${number(ledger.read)} read` : "");
-  curve.draw([{ label: "events a second", points }], { min: Date.now() - kept * pollMs, max: Date.now() });
+  // At first the axis is short, or the line would be a dot at its end.
+  const max = polls.at(-1).at;
+  const min = Math.min(polls[0].at, max - 30 * pollMs);
+  curve.draw([{ label: "events a second", points }], { min, max });
   return newest;
 };
 
@@ -59,7 +62,8 @@ const showLedgers = ({ ledger, partitions }) => {
 };
 
 const show = (status) => {
-  say("summary", status.summary);
+  const isUp = `Ready, up for ${duration(status.uptime_ms)}, generation ${number(status.generation)}.`;
+  say("summary", status.ready ? isUp : status.summary);
   const rate = showRate(status.ledger);
   say("lag", status.lag_ms === null ? "–" : `${duration(status.lag_ms)} behind`);
   say("frontier", status.frontier === null ? "no frontier yet" : `all before ${time(status.frontier)} is counted`);
@@ -68,7 +72,7 @@ const show = (status) => {
   say("bottleneck", status.bottleneck);
   showCheckpoint(status.checkpoints);
   showLedgers(status);
-  if (rate !== null) announce(`${number(rate, 0)} events a second, ${duration(status.lag_ms ?? 0)} behind`);
+  if (rate !== null) announce(`${number(rate, 0)} events a second, ${duration(status.lag_ms ?? 0)} behind`, seldomMs);
 };
 
 export const run = async (_params, signal) => {

@@ -27,7 +27,7 @@ const change = (value, before) => {
 const show = ({ as_of, top }, { type, span }) => {
   const words = span === "all" ? "of all time" : form.elements.span.selectedOptions[0].textContent;
   say("top-note", `${type}, ${words}, as of ${time(as_of)}`);
-  const heads = [heading("#", "number"), heading("Video"), heading(isRising ? "Now" : "Count", "number")];
+  const heads = [heading("#", "number place"), heading("Video", "id"), heading(isRising ? "Now" : "Count", "number")];
   if (isRising) heads.push(heading("Before", "number optional"), heading("Change", "number"));
   byId("top-head").replaceChildren(row(...heads));
   const weight = ({ value, before }) => (isRising ? Math.max(0, value - (before ?? 0)) : value);

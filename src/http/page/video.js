@@ -2,7 +2,7 @@
 
 import { functions, json, Problem } from "./api.js";
 import { Curve, lineColour } from "./curve.js";
-import { announce, byId, cell, element, fault, heading, number, pause, row, say, spanStart, time } from "./dom.js";
+import { announce, byId, cell, element, fault, heading, number, pause, row, say, seldomMs, spanStart, time } from "./dom.js";
 import { points, steps, tabulate } from "./series.js";
 import { events } from "./stream.js";
 
@@ -66,7 +66,7 @@ const show = (wanted, answers) => {
   const totals = answers.map(({ event_type, total }) => `${event_type} ${number(total)}`).join(", ");
   byId("curve").setAttribute("aria-label", `${wanted.function} by ${wanted.granularity} of ${wanted.id}: ${totals}. A table follows.`);
   showTable(answers);
-  announce(`${wanted.id}: ${totals}`);
+  announce(`${wanted.id}: ${totals}`, wanted.live ? seldomMs : 0);
 };
 
 const showMode = (text) => {
@@ -203,13 +203,17 @@ const listenToSlider = (wanted, signal) => {
   }, { signal });
 };
 
-const fillIn = async (wanted) => {
-  const known = await functions();
-  const options = known.map((fn) => element("option", "", fn));
-  form.elements.function.replaceChildren(...options);
-  for (const name of ["id", "function", "granularity", "span"]) form.elements[name].value = wanted[name];
+// At once, as somebody may be typing by the time that an answer is there.
+const fillIn = (wanted) => {
+  for (const name of ["id", "granularity", "span"]) form.elements[name].value = wanted[name];
   form.elements.types.value = wanted.types.join(", ");
   form.elements.live.checked = wanted.live;
+};
+
+const offerFunctions = async (wanted) => {
+  const options = (await functions()).map((fn) => element("option", "", fn));
+  form.elements.function.replaceChildren(...options);
+  form.elements.function.value = wanted.function;
 };
 
 export const run = async (params, signal) => {
@@ -225,7 +229,8 @@ export const run = async (params, signal) => {
   if (wanted.types.length === 0) wanted.types = ["view"];
   byId("video-answer").hidden = true;
   showMode(null);
-  await attempt(() => fillIn(wanted), signal);
+  fillIn(wanted);
+  await attempt(() => offerFunctions(wanted), signal);
   if (!wanted.id) return form.elements.id.focus();
   slider.disabled = wanted.live;
   byId("newest").disabled = wanted.live;
@@ -236,7 +241,7 @@ export const run = async (params, signal) => {
 
 const submit = () => {
   const { id, types, function: fn, granularity, span, live: isLive } = form.elements;
-  const params = { types: typesOf(types.value).join(","), function: fn.value, granularity: granularity.value, span: span.value };
+  const params = { types: typesOf(types.value).join(","), function: fn.value || "count", granularity: granularity.value, span: span.value };
   if (isLive.checked) params.live = "yes";
   const target = link(id.value, params);
   if (location.hash === target) dispatchEvent(new HashChangeEvent("hashchange"));
