@@ -3,7 +3,7 @@
 import { functions, json, Problem } from "./api.js";
 import { Curve, lineColour } from "./curve.js";
 import { announce, byId, cell, element, fault, heading, number, pause, row, say, seldomMs, spanStart, time } from "./dom.js";
-import { points, steps, tabulate } from "./series.js";
+import { points, reach, steps, tabulate } from "./series.js";
 import { events } from "./stream.js";
 
 const pollMs = 2000;
@@ -60,7 +60,11 @@ const show = (wanted, answers) => {
   say("video-frontier", `As of ${time(as_of)}; final before ${time(watermark)}.`);
   showTotals(answers);
   const min = spanStart(wanted.span, as_of);
-  const lines = answers.map(({ event_type, series }) => ({ label: event_type, points: points(series, step, wanted.function, watermark) }));
+  const bounds = reach(answers);
+  const lines = answers.map(({ event_type, series }) => ({
+    label: event_type,
+    points: points(series, step, wanted.function, watermark, bounds),
+  }));
   const isEmpty = lines.every((line) => line.points.length === 0);
   curve.draw(lines, isEmpty ? { min: min ?? as_of - step, max: as_of } : {});
   const totals = answers.map(({ event_type, total }) => `${event_type} ${number(total)}`).join(", ");
