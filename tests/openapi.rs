@@ -39,7 +39,8 @@ fn schemathesis_finds_no_answer_that_the_document_does_not_have() {
     ];
     let said = servers::tool("schemathesis", arguments.concat(), "");
     println!("{said}");
-    let operations = server.client.get("/openapi.json").unwrap().expect(200)["paths"].as_object().unwrap().len() - 1;
+    // Less the stream, and the document itself, which schemathesis reads anyway.
+    let operations = server.client.get("/openapi.json").unwrap().expect(200)["paths"].as_object().unwrap().len() - 2;
     let tested = format!("Tested: {operations}");
     assert!(said.contains(&tested), "not all {operations} operations were tested:\n{said}");
     server.stop().expect(0, &[]);
