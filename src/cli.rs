@@ -8,10 +8,11 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use chrono::DateTime;
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
-    builder::{TypedValueParser as _, styling::Styles},
+    builder::{PossibleValuesParser, TypedValueParser, styling::Styles},
 };
 use clap_complete::Shell;
 use dataflows::{
+    functions::Function,
     port::Version,
     time::{EVENT_TIME_MAX, EventTime},
 };
@@ -203,7 +204,7 @@ pub struct QueryArgs {
     #[arg(long, value_name = "TYPE", default_value = "view")]
     pub event_type: String,
     /// What to compute over them
-    #[arg(long, default_value = "count")]
+    #[arg(long, default_value = "count", value_parser = function_parser())]
     pub function: Function,
     /// First time wanted: epoch milliseconds or RFC 3339
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -260,10 +261,9 @@ pub struct Server {
     pub token_file: Option<PathBuf>,
 }
 
-/// What is computed over the events of a window.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Function {
-    Count,
+fn function_parser() -> impl TypedValueParser<Value = Function> {
+    PossibleValuesParser::new(Function::ALL.map(Function::as_str))
+        .map(|name| Function::parse(&name).expect("a possible value is a function"))
 }
 
 /// By what the videos of a top list are ranked.
@@ -280,15 +280,6 @@ pub enum Granularity {
     Hour,
     Day,
     All,
-}
-
-/// As the word that HTTP takes.
-impl fmt::Display for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Function::Count => "count",
-        })
-    }
 }
 
 /// As the word that HTTP takes.
@@ -607,7 +598,7 @@ mod tests {
             ("replay --from events --out tsv:o", "begins with what it is"),
             ("query v --json --csv", "cannot be used with"),
             ("query v --as-of 1 --after 0:1", "cannot be used with"),
-            ("query v --function sum", "possible values: count"),
+            ("query v --function median", "possible values: count, sum, mean"),
             ("query v --url https://h", "https is not in this build"),
             ("query v --url h:7070", "begins with http://"),
             ("query v --start yesterday", "epoch milliseconds or RFC 3339"),

@@ -1,7 +1,6 @@
 //! Counts bounded history anew, with the same graph as `run`, at full speed: for `replay` and `audit`.
 
 use std::{
-    ops::Range,
     path::Path,
     rc::Rc,
     sync::{
@@ -20,10 +19,12 @@ use connectors::{
 };
 use dataflows::{
     announce::Announcement,
+    functions::Functions,
     graph::{self, Job, Start},
     identity::IdKey,
-    lane::Ended,
+    lane::{Ended, Format},
     port::{CountRow, PartitionId, SourceError},
+    rollup::{Rolled, Rollups, Width},
     rules::{Quiet, Rules},
     ruling::Ruling,
     table::CountTable,
@@ -140,20 +141,39 @@ pub fn log_failure(error: LogError) -> Failure {
     Failure::new(code, error)
 }
 
-/// The rows whose windows start within `wanted`, each with its finality, and what is true at the end.
+/// All rows, each with its finality, and what is true at the end.
 pub fn rows(
     workers: usize,
     rules: Rules,
+    functions: &Functions,
     input: Input,
     rulings: Vec<Ruling>,
-    wanted: Range<EventTime>,
 ) -> Result<(Vec<CountRow>, Announcement), Failure> {
-    let take = move |table: CountTable<'_>, as_of| -> Vec<CountRow> {
-        table.rows(as_of).filter(|row| wanted.contains(&row.window_start)).collect()
-    };
-    let (rows, last) = count(workers, rules, input, rulings, take)?;
+    let take = move |table: CountTable<'_>, as_of| -> Vec<CountRow> { table.rows(as_of).collect() };
+    let (rows, last) = count(workers, rules, functions, input, rulings, take)?;
     let finality = |row: CountRow| CountRow { is_final: last.is_final(Minute::of(row.window_start)), ..row };
     Ok((rows.into_iter().flatten().map(finality).collect(), last))
+}
+
+/// The hours and days of such rows.
+pub fn rollups(rows: &[CountRow], last: &Announcement) -> Vec<CountRow> {
+    let mut rollups = Rollups::default();
+    for row in rows {
+        let series = (row.video_id.as_str(), row.event_type.as_str());
+        rollups.add(&series, Minute::of(row.window_start), row.count, row.stats.as_ref());
+    }
+    let as_of = rows.first().map_or(0, |row| row.as_of);
+    let row = |(series, width, start, rolled): (&(&str, &str), Width, EventTime, &Rolled)| CountRow {
+        width,
+        video_id: series.0.to_owned(),
+        event_type: series.1.to_owned(),
+        window_start: start,
+        count: rolled.count,
+        stats: rolled.stats.clone(),
+        is_final: width.end(start) <= last.watermark,
+        as_of,
+    };
+    rollups.all().map(row).collect()
 }
 
 /// Runs the graph to the end of the input: what `take` makes of each worker's counts, and what is true at the end. What was
@@ -161,6 +181,7 @@ pub fn rows(
 pub fn count<T: Send + 'static>(
     workers: usize,
     rules: Rules,
+    functions: &Functions,
     input: Input,
     rulings: Vec<Ruling>,
     take: impl Fn(CountTable<'_>, EventTime) -> T + Send + Sync + 'static,
@@ -175,13 +196,14 @@ pub fn count<T: Send + 'static>(
     let take = Arc::new(take);
     let last: Arc<Mutex<Option<Announcement>>> = Arc::default();
     let (failed, announced, ended) = (Arc::clone(&errors), Arc::clone(&last), input.ended);
+    let format = Format { decode: JsonEvents, functions: functions.clone() };
     let read = (input.unit == "records").then(|| Arc::clone(&input.progress));
     let guards = timely::execute(timely::Config::process(workers), move |worker| {
         let (ends, take, failed) = (ends.clone(), Arc::clone(&take), Arc::clone(&failed));
         let (announced, read, first) = (Arc::clone(&announced), read.clone(), worker.index() == 0);
         let on_error = Arc::clone(&failed);
         let job = Job {
-            decode: JsonEvents,
+            format: format.clone(),
             rules,
             key,
             start: Arc::clone(&start),
@@ -201,6 +223,7 @@ pub fn count<T: Send + 'static>(
             join: Box::new(|_| None),
             take_cut: Box::new(|_| {}),
             write_from: 0,
+            rolls_up: false,
             unwritten_max: usize::MAX,
             take_all: Some(Box::new(move |table, as_of| {
                 // The receiver is only gone when the command has failed already.

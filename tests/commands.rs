@@ -141,6 +141,7 @@ fn part() -> PartState {
         names: vec![("v1".into(), "view".into())],
         ids: vec![RememberedId { id: [1, 2], minute }, RememberedId { id: [3, 4], minute }],
         cells: vec![CellState { series: SeriesNo(0), minute, count: 2, unwritten: true }],
+        stats: Vec::new(),
     };
     part.letters = vec![letter(3, Reason::Late, b"{}"), letter(4, Reason::Malformed(Cause::Json), b"x")];
     part

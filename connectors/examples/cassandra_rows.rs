@@ -8,6 +8,7 @@ use std::{env, error::Error, ops::ControlFlow, time::Duration, time::Instant};
 use connectors::cassandra::{Settings, Tables};
 use dataflows::{
     port::{CountRow, CountSink, Version},
+    rollup::Width,
     time::MINUTE_MS,
 };
 
@@ -56,6 +57,8 @@ fn write(tables: &mut Tables, number: u64, rows: u64, rows_per_video: u64) -> Re
             event_type: "view".to_owned(),
             window_start: 1_767_225_600_000 + row % rows_per_video * MINUTE_MS,
             count: row,
+            width: Width::Minute,
+            stats: None,
             is_final: false,
             as_of: 1_767_225_600_000,
         })

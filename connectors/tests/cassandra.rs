@@ -15,7 +15,12 @@ use std::{
 use cassandra_support::{Keyspace, PATIENCE, chain, row, stored};
 use connectors::cassandra::{CassandraError, Settings, Tables};
 use dataflows::{
+    functions::{
+        Kept,
+        stats::{Detail, Stats},
+    },
     port::{Claim, CountRow, CountSink, SinkError, Version},
+    rollup::Width,
     testkit::{Faulty, Retrying, sink_contract},
     time::MINUTE_MS,
 };
@@ -81,6 +86,48 @@ fn the_tables_are_those_of_the_contract() {
         );
         assert!(text.starts_with(&expected), "{text}\nis not\n{expected}");
     }
+}
+
+#[test]
+fn minutes_hours_and_days_are_in_tables_of_their_own_with_the_functions_that_are_kept_of_all_their_events() {
+    const MARCH: u64 = 1_772_323_200_000;
+    let keyspace = Keyspace::new("widths");
+    let mut tables = keyspace.open();
+    assert!(tables.wants_rollups());
+    let mut stats = Stats::default();
+    for (value, user) in [(0.1, 1), (0.2, 2), (0.4, 1)] {
+        stats.add(Detail { kept: Kept::ALL, value: Some(value), user: Some(user) });
+    }
+    let of = |width, window_start, count, stats: Option<&Stats>| CountRow {
+        width,
+        stats: stats.cloned(),
+        ..row("v1", window_start, count)
+    };
+    let last_hour = MARCH - 3_600_000;
+    let rows = [
+        of(Width::Minute, MARCH, 3, Some(&stats)),
+        of(Width::Minute, MARCH + MINUTE_MS, 1, None),
+        of(Width::Hour, MARCH, 3, Some(&stats)),
+        // Of four events, one of which came before functions were kept.
+        of(Width::Hour, last_hour, 4, Some(&stats)),
+        of(Width::Day, MARCH, 4, None),
+    ];
+    tables.write(version(1, 1), &rows).unwrap();
+    type Found = (i64, Option<f64>, Option<f64>, Option<f64>, Option<i64>);
+    let read = |table: &str, key: &str| {
+        let columns = "count, sum, min, max, distinct_users";
+        let partition = "video_id = 'v1' AND event_type = 'view'";
+        keyspace.cql.rows::<Found>(&format!("SELECT {columns} FROM {}.{table} WHERE {partition}{key}", keyspace.name))
+    };
+    let whole = (Some(0.7), Some(0.1), Some(0.4), Some(2));
+    let (sum, least, greatest, users) = whole;
+    let none = |count| (count, None, None, None, None);
+    let whole = (3, sum, least, greatest, users);
+    assert_eq!(read("stats_minute", " AND day = '2026-03-01'"), [whole, none(1)]);
+    assert_eq!(read("stats_hour", " AND month = '2026-03-01'"), [whole]);
+    assert_eq!(read("stats_hour", " AND month = '2026-02-01'"), [none(4)]);
+    assert_eq!(read("stats_day", ""), [none(4)]);
+    assert_eq!(stored(&tables).len(), 2, "what is read back is minutes");
 }
 
 #[test]

@@ -15,6 +15,17 @@ pub const ID_BYTES_MAX: usize = 128;
 /// The greatest length of an event type, bytes.
 pub const EVENT_TYPE_BYTES_MAX: usize = 64;
 
+/// Whether a text is an event type: `[a-z][a-z0-9_.-]{0,63}`
+#[inline]
+pub fn is_event_type(text: &str) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_lowercase();
+    let may_follow = |byte: &u8| is_letter(byte) || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
+    match text.as_bytes() {
+        [first, rest @ ..] => rest.len() < EVENT_TYPE_BYTES_MAX && is_letter(first) && rest.iter().all(may_follow),
+        [] => false,
+    }
+}
+
 /// A well-formed event. Its fields obey the contract's section 1; a [`crate::port::Decode`] sees to that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event<'a> {

@@ -11,13 +11,13 @@ use crate::{
     control::{self, Ear, Facts, Hub, Mailbox},
     identity::IdKey,
     index::{self, Questions, Reply},
-    lane::{Ended, Lane, LaneStart},
+    lane::{Ended, Format, Lane, LaneStart},
     port::{Decode, PartitionId, PartitionReader, SourceError, Timer},
     rules::Rules,
     ruling::Rulings,
     series::SeriesTable,
     source::{self, Join, Reading},
-    tally::{self, TakeAll, TakeCut, Tally, TallyJob},
+    tally::{self, Keeps, TakeAll, TakeCut, Tallied, Tally, TallyJob},
     time::EventTime,
     top::{self, TopAnswer, TopQuestion},
 };
@@ -45,8 +45,8 @@ impl Start {
 
 /// What one worker is given to do.
 pub struct Job<D> {
-    /// The record format.
-    pub decode: D,
+    /// The record format, and what is kept of events.
+    pub format: Format<D>,
     /// The settings of time.
     pub rules: Rules,
     /// The secret under which ids are hashed.
@@ -71,6 +71,8 @@ pub struct Job<D> {
     pub take_cut: TakeCut,
     /// The frontier before which the sink is not written: it has rows of it already.
     pub write_from: EventTime,
+    /// Whether the sink wants hours and days.
+    pub rolls_up: bool,
     /// Cells that this worker may hold back for the sink; then all workers stop reading until a cut takes them.
     pub unwritten_max: usize,
     /// Where all cells go once the input has ended; for replays.
@@ -102,8 +104,8 @@ pub struct Serve {
 /// Builds the job on a worker.
 ///
 /// ```text
-/// Sources --parcels, to the owner of the video--> Tally --increments--> Index --> Answer <-- Ask
-///                                                   |                   \-> Top    <-- AskTop
+/// Sources --parcels, to the owner of the video--> Tally --increments--> Index, IndexFunctions --> Answer <-- Ask
+///                                                   |                     \--> Top <-- AskTop
 ///                                                   \--news, to all--> Announce      \--> Reply, TopReply
 /// Say --messages, to all--> Hear       (a dataflow of its own: standings, checkpoints)
 /// ```
@@ -118,10 +120,13 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
 
     let series = Rc::new(RefCell::new(SeriesTable::default()));
     // What a replay counts is taken whole, at its end.
-    let mut state = Tally::new(Rc::clone(&series), job.take_all.is_none());
+    let is_cut = job.take_all.is_none();
+    let mut state = Tally::new(Rc::clone(&series), Keeps { changes: is_cut, rollups: is_cut && job.rolls_up });
     state.restore(&start.state, watermark, index, peers);
-    let (decode, rules, key) = (job.decode, job.rules, job.key);
-    let make = move |start| Lane::new(decode.clone(), rules, key, start, index, peers);
+    // Also where none are kept any more: a checkpoint's are there.
+    let has_functions = job.format.functions.any() || start.state.groups.iter().any(|group| !group.stats.is_empty());
+    let (format, rules, key) = (job.format, job.rules, job.key);
+    let make = move |start| Lane::new(format.clone(), rules, key, start, index, peers);
     let lanes = job.readers.into_iter().map(|reader| {
         let lane = make(lane_start(start, &*reader));
         (reader, lane)
@@ -148,13 +153,14 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
 
     worker.dataflow_named::<EventTime, _, _>("Tidemark", |scope| {
         let parcels = source::sources(scope, &hub, lanes, reading);
-        let (increments, news) = tally::tally(parcels, &hub, state, tally_job);
+        let Tallied { counts, functions, news } = tally::tally(parcels, &hub, state, tally_job);
         announce::announce(news, &hub, job.rules, job.tell);
         if let Some(serve) = job.serve {
-            let arranged = index::index(increments);
+            let counts = index::index(counts, "Index");
+            let functions = has_functions.then(|| index::index(functions, "IndexFunctions"));
             let top_series = Rc::clone(&series);
-            top::top(arranged.clone(), &hub, top_series, serve.retain_ms, serve.top_desk, serve.top_reply);
-            index::answers(arranged, &hub, series, serve.retain_ms, serve.desk, serve.reply);
+            top::top(counts.clone(), &hub, top_series, serve.retain_ms, serve.top_desk, serve.top_reply);
+            index::answers(counts, functions, &hub, series, serve.retain_ms, serve.desk, serve.reply);
         }
     });
 }

@@ -74,6 +74,13 @@ impl Identifier {
     }
 }
 
+/// A user in 64 bits that are not zero: `xxh3_64(user id, seed 0)` (a stored format: never change it).
+///
+/// Under no secret, or the same events would be estimated differently when they are counted anew.
+pub fn user_hash(user_id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(user_id.as_bytes()).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +92,11 @@ mod tests {
         assert_eq!(groups, GROUPS_AS_STORED);
     }
     const GROUPS_AS_STORED: [u8; 4] = [66, 31, 109, 104];
+
+    #[test]
+    fn users_are_a_stored_format_and_stay() {
+        assert_eq!(["", "a"].map(user_hash), [0x2d06_8005_38d3_94c2, 0xe6c6_32b6_1e96_4e1f]);
+    }
 
     #[test]
     fn the_same_event_id_under_two_videos_is_two_events() {

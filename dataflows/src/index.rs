@@ -1,7 +1,8 @@
-//! The index: an arrangement of counts by series and minute, and point-in-time answers from its trace.
+//! The index: arrangements of counts and of functions by series and minute, and point-in-time answers from their traces.
 //!
 //! A count is a multiplicity: the increments of a cell sum up, and an answer at `as_of` is the sum of those at times
-//! before it. History older than the retained span is merged; asking for it is refused, never answered with later data.
+//! before it. Functions are differences as well, in an arrangement of their own: where none are kept there is
+//! none. History older than the retained span is merged; asking for it is refused, never answered with later data.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -19,7 +20,7 @@ use timely::{
     dataflow::{
         StreamVec,
         channels::pact::{Exchange, Pipeline},
-        operators::generic::operator::Operator,
+        operators::{Concat, generic::operator::Operator, vec::Map},
     },
     progress::Antichain,
 };
@@ -27,6 +28,7 @@ use timely::{
 use crate::{
     control::Hub,
     desk::{Asked, ask},
+    functions::{Kept, stats::Stats},
     identity::KeyGroup,
     query::{Answer, Cell, Question},
     series::{SeriesNo, SeriesTable},
@@ -35,7 +37,7 @@ use crate::{
 
 pub use crate::desk::{Questions, Reply};
 
-/// What is accumulated per cell. One function more is one field more here, and its merge below.
+/// What is accumulated per cell.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Measures {
     /// How many events; negative where a cell is taken out.
@@ -64,17 +66,26 @@ impl Semigroup for Measures {
 /// One update of the index.
 pub type Increment = ((SeriesNo, Minute), EventTime, Measures);
 
-pub(crate) type Spine = ValSpine<SeriesNo, Minute, EventTime, Measures>;
+/// One update of the functions' index.
+pub type StatsIncrement = ((SeriesNo, Minute), EventTime, Stats);
 
-/// Arranges the increments, which are where their series live already.
+pub(crate) type Spine<R> = ValSpine<SeriesNo, Minute, EventTime, R>;
+
+/// An arrangement by series and minute.
+pub type Indexed<'scope, R> = Arranged<'scope, TraceAgent<Spine<R>>>;
+
+/// Arranges increments, which are where their series live already.
 ///
 /// * input: increments at their times; exchange: none, `tally` counts each series on the worker that owns its video
 /// * state: the trace
-pub fn index<'scope>(increments: StreamVec<'scope, EventTime, Increment>) -> Arranged<'scope, TraceAgent<Spine>> {
-    arrange_core::<_, _, ValBatcher<SeriesNo, Minute, EventTime, Measures>, Spine>(
+pub fn index<'scope, R: Semigroup + Ord + 'static>(
+    increments: StreamVec<'scope, EventTime, ((SeriesNo, Minute), EventTime, R)>,
+    name: &str,
+) -> Indexed<'scope, R> {
+    arrange_core::<_, _, ValBatcher<SeriesNo, Minute, EventTime, R>, Spine<R>>(
         increments,
         Pipeline,
-        "Index",
+        name,
         ValBatcher::new,
     )
 }
@@ -84,19 +95,24 @@ pub fn index<'scope>(increments: StreamVec<'scope, EventTime, Increment>) -> Arr
 /// * exchange: a question by its video's key group, an answer to the worker that asked
 /// * state: the questions whose `as_of` the index has not reached; a hold on `retain_ms` of history
 pub fn answers<'scope>(
-    arranged: Arranged<'scope, TraceAgent<Spine>>,
+    counts: Indexed<'scope, Measures>,
+    functions: Option<Indexed<'scope, Stats>>,
     hub: &Hub,
     series: Rc<RefCell<SeriesTable>>,
     retain_ms: u64,
     desk: Option<Questions>,
     mut reply: Reply,
 ) {
-    let scope = arranged.stream.scope();
+    let scope = counts.stream.scope();
     let peers = scope.peers();
     let asked = ask(scope, "Ask", hub, desk);
-    let Arranged { stream, trace } = arranged;
+    let mut stream = counts.stream.map(drop);
+    if let Some(functions) = &functions {
+        stream = stream.concat(functions.stream.clone().map(drop));
+    }
     let resumed = hub.with(|shared| shared.applied);
-    let mut book = Book::new(trace, series, retain_ms, resumed);
+    let functions = functions.map(|functions| functions.trace);
+    let mut book = Book { functions, ..Book::new(counts.trace, series, retain_ms, resumed) };
     let mut parked: Vec<Asked> = Vec::new();
     let by_group = Exchange::new(move |asked: &Asked| KeyGroup::of(&asked.question.video_id).owner(peers) as u64);
     let answered = asked.binary_frontier::<_, CapacityContainerBuilder<Vec<(usize, u64, Answer)>>, _, _, _, _>(
@@ -136,39 +152,39 @@ pub fn answers<'scope>(
     });
 }
 
-/// The trace with what is needed to read it.
+/// The traces with what is needed to read them.
 pub(crate) struct Book {
-    pub(crate) trace: TraceAgent<Spine>,
+    pub(crate) counts: TraceAgent<Spine<Measures>>,
+    functions: Option<TraceAgent<Spine<Stats>>>,
     pub(crate) series: Rc<RefCell<SeriesTable>>,
     retain_ms: u64,
     /// The oldest frontier that can be answered.
     pub(crate) oldest: EventTime,
-    upper: Antichain<EventTime>,
 }
 
 impl Book {
     /// A reader of its own, which keeps history as long as `retain_ms` says, and none from before `resumed`.
     pub(crate) fn new(
-        trace: TraceAgent<Spine>,
+        counts: TraceAgent<Spine<Measures>>,
         series: Rc<RefCell<SeriesTable>>,
         retain_ms: u64,
         resumed: EventTime,
     ) -> Self {
-        Self { trace, series, retain_ms, oldest: resumed, upper: Antichain::new() }
+        Self { counts, functions: None, series, retain_ms, oldest: resumed }
     }
 
     /// Reads how far the index is complete, and lets history go that is no longer retained. `None`: it has ended.
     pub(crate) fn advance(&mut self) -> Option<EventTime> {
-        self.trace.read_upper(&mut self.upper);
-        let upper = self.upper.as_option().copied();
-        if let Some(upper) = upper {
-            self.oldest = self.oldest.max(upper.saturating_sub(self.retain_ms));
-            // An answer at `as_of` needs `since < as_of`.
-            let since = Antichain::from_elem(self.oldest.saturating_sub(1));
-            self.trace.set_logical_compaction(since.borrow());
-            self.trace.set_physical_compaction(self.upper.borrow());
+        let of_functions = self.functions.as_mut().and_then(upper);
+        let reached = [upper(&mut self.counts), of_functions].into_iter().flatten().min();
+        if let Some(reached) = reached {
+            self.oldest = self.oldest.max(reached.saturating_sub(self.retain_ms));
+            compact(&mut self.counts, self.oldest);
+            if let Some(functions) = &mut self.functions {
+                compact(functions, self.oldest);
+            }
         }
-        upper
+        reached
     }
 
     /// The cells of one question, true at its `as_of`, which the index has reached.
@@ -176,41 +192,86 @@ impl Book {
         if question.as_of < self.oldest {
             return Answer::Gone { oldest: self.oldest };
         }
-        let Some(series) = self.series.borrow().find(&question.video_id, &question.event_type) else {
-            return Answer::Cells(Vec::new());
-        };
-        // One cursor per batch, never a merged one: `CursorList::seek_val` also seeks those that stand on other keys
-        // (differential-dataflow issue 513).
-        let mut found: Vec<(Minute, i64)> = Vec::new();
-        self.trace.map_spans(|span| {
-            let Some(batch) = &span.inner else { return };
-            let mut cursor = batch.cursor();
-            cursor.seek_key(batch, &series);
-            if cursor.get_key(batch) != Some(&series) {
-                return;
-            }
-            cursor.seek_val(batch, &question.first);
-            while let Some(minute) = cursor.get_val(batch).copied().filter(|minute| *minute < question.end) {
-                let mut count = 0;
-                cursor.map_times(batch, |time, measures| {
-                    if *time < question.as_of {
-                        count += measures.count;
-                    }
-                });
-                found.push((minute, count));
-                cursor.step_val(batch);
-            }
-        });
-        found.sort_unstable_by_key(|(minute, _)| *minute);
-        Answer::Cells(merge(&found))
+        let series = self.series.borrow().find(&question.video_id, &question.event_type);
+        let cells = series.map_or_else(Vec::new, |series| cells(read(&mut self.counts, series, question)));
+        if !question.functions.any() {
+            return Answer::Cells(cells);
+        }
+        let found = series.zip(self.functions.as_mut());
+        let stats = found.map_or_else(Vec::new, |(series, trace)| read(trace, series, question));
+        Answer::Functions(beside(cells, stats, question.functions))
     }
 }
 
-/// Sums the counts of each minute; leaves out what sums up to nothing.
-fn merge(found: &[(Minute, i64)]) -> Vec<Cell> {
-    let cells = found.chunk_by(|one, next| one.0 == next.0).map(|of_minute| {
-        let count: i64 = of_minute.iter().map(|(_, count)| count).sum();
-        Cell { minute: of_minute[0].0, count: u64::try_from(count).expect("more is never taken out than was counted") }
+fn upper<R: Semigroup + Ord + 'static>(trace: &mut TraceAgent<Spine<R>>) -> Option<EventTime> {
+    let mut upper = Antichain::new();
+    trace.read_upper(&mut upper);
+    upper.as_option().copied()
+}
+
+/// Lets all history before `oldest` be merged. An answer at `as_of` needs `since < as_of`.
+fn compact<R: Semigroup + Ord + 'static>(trace: &mut TraceAgent<Spine<R>>, oldest: EventTime) {
+    let mut upper = Antichain::new();
+    trace.read_upper(&mut upper);
+    let since = Antichain::from_elem(oldest.saturating_sub(1));
+    trace.set_logical_compaction(since.borrow());
+    trace.set_physical_compaction(upper.borrow());
+}
+
+/// What a trace holds of a question's windows at its `as_of`, ascending.
+///
+/// One cursor per batch, never a merged one: `CursorList::seek_val` also seeks those that stand on other keys
+/// (differential-dataflow issue 513).
+fn read<R: Semigroup + Ord + 'static>(
+    trace: &mut TraceAgent<Spine<R>>,
+    series: SeriesNo,
+    question: &Question,
+) -> Vec<(Minute, R)> {
+    let mut found: Vec<(Minute, R)> = Vec::new();
+    trace.map_spans(|span| {
+        let Some(batch) = &span.inner else { return };
+        let mut cursor = batch.cursor();
+        cursor.seek_key(batch, &series);
+        if cursor.get_key(batch) != Some(&series) {
+            return;
+        }
+        cursor.seek_val(batch, &question.first);
+        while let Some(minute) = cursor.get_val(batch).copied().filter(|minute| *minute < question.end) {
+            cursor.map_times(batch, |time, difference| {
+                if *time < question.as_of {
+                    found.push((minute, difference.clone()));
+                }
+            });
+            cursor.step_val(batch);
+        }
     });
-    cells.filter(|cell| cell.count > 0).collect()
+    // By window alone: the order of a merge does not matter.
+    found.sort_by_key(|(minute, _)| *minute);
+    found.dedup_by(|(next, difference), (minute, sum)| {
+        let is_same = next == minute;
+        if is_same {
+            sum.plus_equals(difference);
+        }
+        is_same
+    });
+    found.retain(|(_, sum)| !sum.is_zero());
+    found
+}
+
+fn cells(found: Vec<(Minute, Measures)>) -> Vec<Cell> {
+    let cell = |(minute, Measures { count })| Cell {
+        minute,
+        count: u64::try_from(count).expect("more is never taken out than was counted"),
+    };
+    found.into_iter().map(cell).collect()
+}
+
+/// Each cell with its functions; none where there are none.
+fn beside(cells: Vec<Cell>, stats: Vec<(Minute, Stats)>, wanted: Kept) -> Vec<(Cell, Stats)> {
+    let mut stats = stats.into_iter().peekable();
+    let with = |cell: Cell| {
+        let found = stats.next_if(|(minute, _)| *minute == cell.minute);
+        (cell, found.map_or_else(Stats::default, |(_, stats)| stats.only(wanted)))
+    };
+    cells.into_iter().map(with).collect()
 }

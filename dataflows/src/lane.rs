@@ -10,9 +10,10 @@ use crate::{
     clock::Clock,
     dedup,
     event::{Cause, Event, RECORD_BYTES_MAX, Reason},
-    identity::{IdKey, Identifier, KEY_GROUPS, KeyGroup},
+    functions::{Functions, stats::Detail},
+    identity::{IdKey, Identifier, KEY_GROUPS, KeyGroup, user_hash},
     letter::{DeadLetter, LETTER_BYTES_MAX},
-    parcel::{Account, Naming, Parcel, Row},
+    parcel::{Account, Naming, Parcel, Row, RowDetail},
     port::{Decode, PartitionId, Record, Tail},
     rules::{Quiet, Rules},
     ruling::{Ruled, Rulings},
@@ -41,6 +42,7 @@ pub const STEP_RECORDS: u64 = 65_536;
 pub struct Lane<D> {
     decode: D,
     rules: Rules,
+    functions: Functions,
     identifier: Identifier,
     partition: PartitionId,
     peers: usize,
@@ -75,6 +77,7 @@ struct Pending {
     type_bytes: u8,
     /// Its offset, where its verdict is to be kept.
     to_rule: Option<u64>,
+    detail: Option<Detail>,
     row: Row,
 }
 
@@ -85,6 +88,15 @@ pub enum Ended {
     ForGood,
     /// A log read to where it ended at the start: it keeps its own finality.
     ForNow,
+}
+
+/// What records are, and what is kept of them.
+#[derive(Clone, Debug, Default)]
+pub struct Format<D> {
+    /// Makes events of them.
+    pub decode: D,
+    /// What is kept of these beside the count.
+    pub functions: Functions,
 }
 
 /// Where and how a lane starts.
@@ -106,7 +118,7 @@ pub struct LaneStart {
 
 impl<D: Decode> Lane<D> {
     /// A lane on worker `home` of `peers`.
-    pub fn new(decode: D, rules: Rules, key: IdKey, start: LaneStart, home: usize, peers: usize) -> Self {
+    pub fn new(format: Format<D>, rules: Rules, key: IdKey, start: LaneStart, home: usize, peers: usize) -> Self {
         let clock = start.clock;
         let account = Account {
             next_offset: start.next_offset,
@@ -119,8 +131,9 @@ impl<D: Decode> Lane<D> {
             future: 0,
         };
         Self {
-            decode,
+            decode: format.decode,
             rules,
+            functions: format.functions,
             identifier: Identifier::new(key),
             partition: start.partition,
             peers,
@@ -260,12 +273,14 @@ impl<D: Decode> Lane<D> {
         };
         let hash = NameHash::of(&event.video_id, &event.event_type);
         self.names.prefetch(hash);
+        let detail = self.detail(event);
         let bytes = |text: &str| text.len() as u8;
         self.pending.push(Pending {
             hash,
             video_bytes: bytes(&event.video_id),
             type_bytes: bytes(&event.event_type),
             to_rule: (behind || by_clock < first_remembered).then_some(record.offset),
+            detail,
             row: Row {
                 id: self.identifier.identify(&event.video_id, &event.event_id),
                 series: SeriesNo(0),
@@ -285,11 +300,20 @@ impl<D: Decode> Lane<D> {
         }
     }
 
+    #[inline]
+    fn detail(&self, event: &Event<'_>) -> Option<Detail> {
+        let kept = self.functions.kept(&event.event_type);
+        kept.any().then(|| {
+            let user = event.user_id.as_ref().filter(|_| kept.distinct);
+            Detail { kept, value: event.value, user: user.map(|user| user_hash(user)) }
+        })
+    }
+
     /// Puts the events that wait for their series' numbers into the parcels of the workers that own their videos.
     fn place_pending(&mut self) {
         let (pending, names) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_names));
         let mut rest = names.as_str();
-        for Pending { hash, video_bytes, type_bytes, to_rule, row } in &pending {
+        for Pending { hash, video_bytes, type_bytes, to_rule, detail, row } in &pending {
             let (video_id, behind) = rest.split_at(usize::from(*video_bytes));
             let (event_type, behind) = behind.split_at(usize::from(*type_bytes));
             rest = behind;
@@ -300,7 +324,9 @@ impl<D: Decode> Lane<D> {
                 let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
                 parcel.names.push(Naming { number, video_id, event_type });
             }
-            parcel.to_rule.extend(to_rule.map(|offset| (parcel.rows.len() as u32, offset)));
+            let place = parcel.rows.len() as u32;
+            parcel.to_rule.extend(to_rule.map(|offset| (place, offset)));
+            parcel.details.extend(detail.map(|detail| RowDetail::new(place, detail)));
             parcel.rows.push(Row { series: number, ..*row });
             if row.late {
                 parcel.late.extend(self.pending_late.pop_front());
@@ -442,7 +468,8 @@ mod tests {
 
     fn lane(time: EventTime) -> Lane<Plain> {
         let start = LaneStart { partition: PartitionId(0), time, ..LaneStart::default() };
-        Lane::new(Plain, Rules::default(), IdKey([1, 2]), start, 0, 1)
+        let format = Format { decode: Plain, functions: Functions::default() };
+        Lane::new(format, Rules::default(), IdKey([1, 2]), start, 0, 1)
     }
 
     fn take(lane: &mut Lane<Plain>, offset: u64, append_time: Option<EventTime>, payload: &str) {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Clock,
+    functions::{Kept, stats::Detail},
     identity::EventKey,
     letter::DeadLetter,
     port::{PartitionId, Tail},
@@ -24,6 +25,38 @@ pub struct Row {
     pub first_remembered: Minute,
     /// Whether its partition's clock calls it late.
     pub late: bool,
+}
+
+/// What an event adds beside its count, 24 bytes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowDetail {
+    /// The value's bits; [`RowDetail::NO_VALUE`] where there is none.
+    value: u64,
+    /// The user's hash; 0 where there is none.
+    user: u64,
+    /// The row's place in its parcel.
+    pub place: u32,
+    kept: Kept,
+}
+
+impl RowDetail {
+    /// Of no finite number.
+    const NO_VALUE: u64 = u64::MAX;
+
+    /// Of the row at `place`.
+    pub fn new(place: u32, detail: Detail) -> Self {
+        let Detail { kept, value, user } = detail;
+        Self { value: value.map_or(Self::NO_VALUE, f64::to_bits), user: user.unwrap_or(0), place, kept }
+    }
+
+    /// What it adds.
+    pub fn detail(&self) -> Detail {
+        Detail {
+            kept: self.kept,
+            value: (self.value != Self::NO_VALUE).then(|| f64::from_bits(self.value)),
+            user: (self.user != 0).then_some(self.user),
+        }
+    }
 }
 
 /// A series' number at a source, told to the worker that owns its video.
@@ -84,6 +117,8 @@ pub struct Parcel {
     pub names: Vec<Naming>,
     /// The events.
     pub rows: Vec<Row>,
+    /// What functions take of rows, in their order: of those whose event types have any.
+    pub details: Vec<RowDetail>,
     /// The letters of the late rows, should they not be duplicates.
     pub late: Vec<DeadLetter>,
     /// Rows whose verdicts the log alone does not give: their places here, ascending, and their offsets.
@@ -103,6 +138,7 @@ impl Parcel {
             incarnation,
             names: Vec::new(),
             rows: Vec::new(),
+            details: Vec::new(),
             late: Vec::new(),
             to_rule: Vec::new(),
             refused: Vec::new(),

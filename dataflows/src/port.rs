@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{Cause, Event},
+    functions::stats::Stats,
     letter::DeadLetter,
+    rollup::Width,
     time::EventTime,
 };
 
@@ -173,6 +175,8 @@ pub struct Version {
 /// The absolute count of one window, as it was at one frontier.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CountRow {
+    /// How wide the window is.
+    pub width: Width,
     /// Of which video.
     pub video_id: String,
     /// Of which event type.
@@ -181,6 +185,8 @@ pub struct CountRow {
     pub window_start: EventTime,
     /// How many events.
     pub count: u64,
+    /// The functions that are kept of it, if any.
+    pub stats: Option<Stats>,
     /// Whether the watermark had reached the window's end.
     pub is_final: bool,
     /// The frontier at which this is true.
@@ -198,7 +204,7 @@ pub struct Claim {
     pub frontier: EventTime,
 }
 
-/// A durable table of window counts, keyed by `(video, event type, window)`.
+/// A durable table of window counts, keyed by `(width, video, event type, window)`.
 ///
 /// * Absolute: a row replaces its predecessor, unless that one's version is greater; nothing is added up.
 /// * Repeatable: after a restart the caller sends rows that are already there.
@@ -212,7 +218,12 @@ pub trait CountSink: Send {
     /// greater generation or of another history is there. A generation only goes forward.
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError>;
 
-    /// Writes rows under a version.
+    /// Whether rows of hours and days are wanted as well.
+    fn wants_rollups(&self) -> bool {
+        false
+    }
+
+    /// Writes rows under a version: of minutes, and where rollups are wanted of hours and days.
     fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError>;
 
     /// Removes the claim and all rows.

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{EventTime, Minute};
+use crate::{
+    functions::{Kept, stats::Stats},
+    time::{EventTime, Minute},
+};
 
 /// Asks for the windows of one video and event type, true at one frontier.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +18,8 @@ pub struct Question {
     pub first: Minute,
     /// The first window not wanted any more.
     pub end: Minute,
+    /// Which functions are wanted beside the counts.
+    pub functions: Kept,
     /// An announced frontier: the answer holds the updates at times before it.
     pub as_of: EventTime,
 }
@@ -24,6 +29,8 @@ pub struct Question {
 pub enum Answer {
     /// True at the `as_of` of the question.
     Cells(Vec<Cell>),
+    /// The same, with the functions that were asked for, as far as they are kept.
+    Functions(Vec<(Cell, Stats)>),
     /// The history before `oldest` is merged: ask for that or later.
     Gone {
         /// The oldest frontier that can still be answered.

@@ -4,7 +4,9 @@
 
 use crate::{
     port::CountRow,
+    rollup::Width,
     series::{Series, SeriesNo, SeriesTable},
+    summaries::Summaries,
     time::{EventTime, Minute},
     window::Counts,
 };
@@ -15,6 +17,7 @@ pub type Windowed = (Minute, u64);
 /// The cells of one worker.
 pub struct CountTable<'a> {
     names: &'a SeriesTable,
+    summaries: &'a Summaries,
     /// The series in the order of their names, each with the end of its windows.
     series: Vec<(SeriesNo, usize)>,
     windows: Vec<Windowed>,
@@ -22,7 +25,7 @@ pub struct CountTable<'a> {
 
 impl<'a> CountTable<'a> {
     /// Puts all cells in order.
-    pub fn sorted(names: &'a SeriesTable, counts: &Counts) -> Self {
+    pub(crate) fn sorted(names: &'a SeriesTable, counts: &Counts, summaries: &'a Summaries) -> Self {
         let order = names.in_order();
         let mut places = vec![0; names.len()];
         for cell in counts.cells() {
@@ -41,15 +44,19 @@ impl<'a> CountTable<'a> {
             *place += 1;
         }
         let series = order.into_iter().map(|number| (number, places[number.0 as usize])).collect();
-        Self { names, series, windows }
+        Self { names, summaries, series, windows }
     }
 
     /// The series that have cells, with these: oldest first.
     pub fn series(&self) -> impl Iterator<Item = (&'a Series, &[Windowed])> {
+        self.numbered().map(|(number, windows)| (self.names.name(number), windows))
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (SeriesNo, &[Windowed])> {
         let mut begin = 0;
         self.series.iter().filter_map(move |(number, end)| {
             let windows = &self.windows[std::mem::replace(&mut begin, *end)..*end];
-            (!windows.is_empty()).then(|| (self.names.name(*number), windows))
+            (!windows.is_empty()).then_some((*number, windows))
         })
     }
 
@@ -65,12 +72,15 @@ impl<'a> CountTable<'a> {
 
     /// All as rows at `as_of`, none of them marked final.
     pub fn rows(&self, as_of: EventTime) -> impl Iterator<Item = CountRow> {
-        self.series().flat_map(move |(name, windows)| {
+        self.numbered().flat_map(move |(number, windows)| {
+            let name = self.names.name(number);
             windows.iter().map(move |(minute, count)| CountRow {
+                width: Width::Minute,
                 video_id: name.video_id.to_string(),
                 event_type: name.event_type.to_string(),
                 window_start: minute.start(),
                 count: *count,
+                stats: self.summaries.get(number, *minute).cloned(),
                 is_final: false,
                 as_of,
             })
@@ -95,7 +105,8 @@ mod tests {
         count("a video with a long nama", "view", &[6]);
         count("a", "views", &[1]);
         count("a", "view", &[2]);
-        let table = CountTable::sorted(&names, &counts);
+        let summaries = Summaries::default();
+        let table = CountTable::sorted(&names, &counts, &summaries);
         let found: Vec<_> =
             table.series().map(|(name, windows)| (&*name.video_id, &*name.event_type, windows)).collect();
         let expected: [(&str, &str, &[Windowed]); 5] = [

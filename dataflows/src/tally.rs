@@ -9,7 +9,11 @@
 //! frontier has passed them, so no cut ever meets a record from beyond it, and a checkpoint costs no barrier. Verdicts,
 //! counts and cuts are one operator and not three, because they are one state with one frontier.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use hashbrown::HashMap;
 use timely::{
@@ -31,15 +35,17 @@ use crate::{
     control::{Cut, Gate, Hub, Message},
     dedup::{Remembered, Verdict},
     identity::KeyGroup,
-    index::{Increment, Measures},
+    index::{Increment, Measures, StatsIncrement},
     letter::DeadLetter,
     parcel::Parcel,
-    port::{PartitionId, Timer},
+    port::{CountRow, PartitionId, Timer},
+    rollup::{Rollups, Width},
     rules::Rules,
     ruling::{Ruled, Ruling},
     series::{Interned, SeriesNo, SeriesTable},
+    summaries::Summaries,
     table::CountTable,
-    time::{END_OF_TIME, EventTime},
+    time::{END_OF_TIME, EventTime, Minute},
     window::{CellState, Counts},
 };
 
@@ -58,6 +64,8 @@ pub struct WorkerCut {
     pub frontier: EventTime,
     /// Which worker.
     pub worker: usize,
+    /// Hours and days of the cells that are to be written, where they are rolled up.
+    pub rollups: Vec<CountRow>,
     /// What changed in its key groups since the last cut, with the letters since then. Unwritten cells are to be written.
     pub part: PartState,
     /// How many events all its cells hold.
@@ -80,9 +88,20 @@ pub struct Tally {
     numbers: BTreeMap<PartitionId, Numbers>,
     remembered: Remembered,
     counts: Counts,
+    summaries: Summaries,
+    rollups: Option<Rollups<SeriesNo>>,
     letters: Vec<DeadLetter>,
     /// Since the last cut.
     rulings: Vec<Ruling>,
+}
+
+/// What is kept for those who ask later.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Keeps {
+    /// What changed, for checkpoints.
+    pub changes: bool,
+    /// Hours and days, for sinks.
+    pub rollups: bool,
 }
 
 /// What a source's numbers stand for here.
@@ -93,13 +112,15 @@ struct Numbers {
 }
 
 impl Tally {
-    /// An empty state that names its series in `series`. `is_cut` where checkpoints will ask what changed.
-    pub fn new(series: Rc<RefCell<SeriesTable>>, is_cut: bool) -> Self {
+    /// An empty state that names its series in `series`.
+    pub fn new(series: Rc<RefCell<SeriesTable>>, keeps: Keeps) -> Self {
         Self {
             series,
             numbers: BTreeMap::new(),
-            remembered: Remembered::new(is_cut),
+            remembered: Remembered::new(keeps.changes),
             counts: Counts::default(),
+            summaries: Summaries::default(),
+            rollups: keeps.rollups.then(Rollups::default),
             letters: Vec::new(),
             rulings: Vec::new(),
         }
@@ -108,6 +129,9 @@ impl Tally {
     /// Goes on from a checkpoint with the groups that `worker` of `peers` owns.
     pub fn restore(&mut self, state: &PartState, watermark: EventTime, worker: usize, peers: usize) {
         self.counts.resume(watermark);
+        if let Some(rollups) = &mut self.rollups {
+            rollups.resume(watermark);
+        }
         let mut table = self.series.borrow_mut();
         for (number, stored) in state.groups.iter().enumerate() {
             let group = part::group(number);
@@ -119,6 +143,9 @@ impl Tally {
             self.remembered.restore(group, stored.ids.iter().copied());
             for cell in &stored.cells {
                 self.counts.restore(CellState { series: series[cell.series.0 as usize], ..*cell });
+            }
+            for (place, minute, stats) in &stored.stats {
+                self.summaries.restore(series[place.0 as usize], *minute, stats.clone());
             }
         }
     }
@@ -143,6 +170,7 @@ impl Tally {
         }
         let mut late = parcel.late.into_iter();
         let mut to_rule = parcel.to_rule.iter().peekable();
+        let mut details = parcel.details.iter().peekable();
         let mut placed = [(SeriesNo(0), KeyGroup(0)); BLOCK_ROWS];
         let mut place = 0_u32;
         for rows in parcel.rows.chunks(BLOCK_ROWS) {
@@ -158,10 +186,14 @@ impl Tally {
                 {
                     self.rulings.push(Ruling { partition: parcel.partition, offset: *offset, ruled });
                 }
+                let detail = details.next_if(|detail| detail.place == place);
                 place += 1;
                 match verdict {
                     Verdict::Counted => {
                         self.counts.add(series, row.minute);
+                        if let Some(detail) = detail {
+                            self.summaries.add(series, row.minute, detail.detail());
+                        }
                         news.counted += 1;
                     }
                     Verdict::Duplicate => news.duplicate += 1,
@@ -175,10 +207,13 @@ impl Tally {
         news
     }
 
-    /// What changed up to a frontier. Its letters count as published from here on, and its cells as written if the sink is
-    /// written (`writes`): whoever takes them sees to it.
-    fn cut(&mut self, watermark: EventTime, writes: bool) -> PartState {
+    /// What changed up to a frontier, and the hours and days to be written with it. Its letters count as published from here on, and
+    /// its cells as written if the sink is written (`writes`): whoever takes them sees to it.
+    fn cut(&mut self, frontier: EventTime, watermark: EventTime, writes: bool) -> (PartState, Vec<CountRow>) {
         self.counts.finish(watermark);
+        if let Some(rollups) = &mut self.rollups {
+            self.counts.write_again(rollups.finish(watermark));
+        }
         let mut part = PartState {
             letters: std::mem::take(&mut self.letters),
             rulings: std::mem::take(&mut self.rulings),
@@ -189,17 +224,53 @@ impl Tally {
         }
         let table = self.series.borrow();
         let mut places: HashMap<SeriesNo, SeriesNo, foldhash::fast::FixedState> = HashMap::default();
-        for cell in self.counts.take_changed(writes) {
+        let cells = self.counts.take_changed(writes);
+        let rolled = self.rollups.as_ref().filter(|_| writes);
+        let rows = rolled.map_or_else(Vec::new, |rollups| rollup_rows(rollups, &table, &cells, frontier, watermark));
+        for cell in cells {
             let name = table.name(cell.series);
             let group = &mut part.groups[usize::from(name.group.0)];
             let place = *places.entry(cell.series).or_insert_with(|| {
                 group.names.push((name.video_id.to_string(), name.event_type.to_string()));
                 SeriesNo(group.names.len() as u32 - 1)
             });
+            if let Some(stats) = self.summaries.get(cell.series, cell.minute) {
+                group.stats.push((place, cell.minute, stats.clone()));
+            }
             group.cells.push(CellState { series: place, ..cell });
         }
-        part
+        (part, rows)
     }
+}
+
+/// The hours and days that cells are part of.
+fn rollup_rows(
+    rollups: &Rollups<SeriesNo>,
+    table: &SeriesTable,
+    cells: &[CellState],
+    frontier: EventTime,
+    watermark: EventTime,
+) -> Vec<CountRow> {
+    let windows = |cell: &CellState| {
+        let (series, minute) = (cell.series, cell.minute);
+        Width::ROLLED.map(|width| (series, width, width.start(minute)))
+    };
+    let windows: BTreeSet<_> = cells.iter().flat_map(windows).collect();
+    let row = |(series, width, start): (SeriesNo, Width, EventTime)| {
+        let rolled = rollups.get(&series, width, Minute::of(start)).expect("a cell is rolled up");
+        let name = table.name(series);
+        CountRow {
+            width,
+            video_id: name.video_id.to_string(),
+            event_type: name.event_type.to_string(),
+            window_start: start,
+            count: rolled.count,
+            stats: rolled.stats.clone(),
+            is_final: width.end(start) <= watermark,
+            as_of: frontier,
+        }
+    };
+    windows.into_iter().map(row).collect()
 }
 
 /// What the operator does besides counting.
@@ -220,8 +291,15 @@ pub struct TallyJob {
     pub take_all: Option<TakeAll>,
 }
 
-/// The outputs of the operator: increments for the index, news for the announcer.
-pub type Tallied<'scope> = (StreamVec<'scope, EventTime, Increment>, StreamVec<'scope, EventTime, News>);
+/// The outputs of the operator.
+pub struct Tallied<'scope> {
+    /// Increments of counts, for the index.
+    pub counts: StreamVec<'scope, EventTime, Increment>,
+    /// Increments of functions, for theirs.
+    pub functions: StreamVec<'scope, EventTime, StatsIncrement>,
+    /// For the announcer.
+    pub news: StreamVec<'scope, EventTime, News>,
+}
 
 /// Builds the operator. `resumed` is the frontier that `tally` was restored at, 0 for an empty one.
 pub fn tally<'scope>(
@@ -234,9 +312,10 @@ pub fn tally<'scope>(
     let mut builder = OperatorBuilder::new("Tally".to_owned(), scope);
     let info = builder.operator_info();
     let mut input = builder.new_input(parcels, Exchange::new(|parcel: &Parcel| u64::from(parcel.to)));
-    let (increments, index) = builder.new_output();
-    let (news, announcer) = builder.new_output();
-    let mut increments = OutputBuilder::from(increments);
+    let (counts, to_index) = builder.new_output();
+    let (functions, to_functions) = builder.new_output();
+    let (news, to_announcer) = builder.new_output();
+    let (mut counts, mut functions) = (OutputBuilder::from(counts), OutputBuilder::from(functions));
     let mut news = OutputBuilder::from(news);
     hub.wake_on_change(scope.activator_for(info.address.clone()));
     let again = scope.activator_for(info.address);
@@ -251,10 +330,8 @@ pub fn tally<'scope>(
         is_full: false,
         held_since: None,
     };
-    builder.build(move |mut capabilities| {
-        let for_news = capabilities.pop();
-        let for_index = capabilities.pop();
-        worker.capabilities = for_index.zip(for_news);
+    builder.build(move |capabilities| {
+        worker.capabilities = capabilities.try_into().ok();
         let mut restored = false;
         move |frontiers| {
             // `for_each` keeps the order of arrival, which a partition's records depend on.
@@ -262,20 +339,27 @@ pub fn tally<'scope>(
                 let time = *capability.least().expect("parcels travel at a time");
                 worker.stash.entry(time).or_default().append(batch);
             });
-            let (mut increments, mut news) = (increments.activate(), news.activate());
+            let mut outputs =
+                Outputs { counts: counts.activate(), functions: functions.activate(), news: news.activate() };
             if !restored {
                 restored = true;
-                worker.give_restored(&mut increments);
+                worker.give_restored(&mut outputs);
             }
-            if worker.work(&frontiers[0], &mut increments, &mut news) {
+            if worker.work(&frontiers[0], &mut outputs) {
                 again.activate();
             }
         }
     });
-    (index, announcer)
+    Tallied { counts: to_index, functions: to_functions, news: to_announcer }
 }
 
 type Output<'a, D> = OutputBuilderSession<'a, EventTime, CapacityContainerBuilder<Vec<D>>>;
+
+struct Outputs<'a> {
+    counts: Output<'a, Increment>,
+    functions: Output<'a, StatsIncrement>,
+    news: Output<'a, News>,
+}
 
 /// The operator's own state, around the worker's.
 struct TallyWorker {
@@ -284,7 +368,8 @@ struct TallyWorker {
     job: TallyJob,
     worker: usize,
     stash: BTreeMap<EventTime, Vec<Parcel>>,
-    capabilities: Option<(Capability<EventTime>, Capability<EventTime>)>,
+    /// Of each output.
+    capabilities: Option<[Capability<EventTime>; 3]>,
     last_time: EventTime,
     is_full: bool,
     /// Since when the gate is not open.
@@ -293,22 +378,17 @@ struct TallyWorker {
 
 impl TallyWorker {
     /// Gives the index what a checkpoint restored, just before the frontier resumed at.
-    fn give_restored(&mut self, increments: &mut Output<'_, Increment>) {
+    fn give_restored(&mut self, outputs: &mut Outputs<'_>) {
         let resumed = self.hub.with(|shared| shared.applied);
         self.last_time = resumed;
         if let Some(before) = resumed.checked_sub(1) {
-            self.give_increments(before, increments);
+            self.give_increments(before, outputs);
             self.let_go(resumed);
         }
     }
 
     /// Applies what the frontier and the gate allow, cuts where a cut is due; says whether it stopped short of that.
-    fn work(
-        &mut self,
-        frontier: &MutableAntichain<EventTime>,
-        increments: &mut Output<'_, Increment>,
-        news: &mut Output<'_, News>,
-    ) -> bool {
+    fn work(&mut self, frontier: &MutableAntichain<EventTime>, outputs: &mut Outputs<'_>) -> bool {
         let complete = frontier.frontier().as_option().copied().unwrap_or(END_OF_TIME);
         let mut fuel = FUEL_ROWS;
         loop {
@@ -322,7 +402,7 @@ impl TallyWorker {
                 Gate::Held => applied,
                 Gate::CutAt { frontier, .. } => frontier.min(complete),
             };
-            if !self.apply_until(until, &mut fuel, increments, news) {
+            if !self.apply_until(until, &mut fuel, outputs) {
                 return true;
             }
             match gate {
@@ -337,16 +417,10 @@ impl TallyWorker {
     }
 
     /// Applies the stash before `until`; says whether the fuel lasted.
-    fn apply_until(
-        &mut self,
-        until: EventTime,
-        fuel: &mut usize,
-        increments: &mut Output<'_, Increment>,
-        news: &mut Output<'_, News>,
-    ) -> bool {
+    fn apply_until(&mut self, until: EventTime, fuel: &mut usize, outputs: &mut Outputs<'_>) -> bool {
         while let Some(step) = self.stash.first_entry().filter(|step| *step.key() < until) {
             let (time, parcels) = step.remove_entry();
-            self.apply_step(time, parcels, fuel, increments, news);
+            self.apply_step(time, parcels, fuel, outputs);
             if *fuel == 0 {
                 self.let_go(time + 1);
                 return false;
@@ -356,14 +430,7 @@ impl TallyWorker {
         true
     }
 
-    fn apply_step(
-        &mut self,
-        time: EventTime,
-        parcels: Vec<Parcel>,
-        fuel: &mut usize,
-        increments: &mut Output<'_, Increment>,
-        news: &mut Output<'_, News>,
-    ) {
+    fn apply_step(&mut self, time: EventTime, parcels: Vec<Parcel>, fuel: &mut usize, outputs: &mut Outputs<'_>) {
         let mut told: BTreeMap<PartitionId, News> = BTreeMap::new();
         for parcel in parcels {
             *fuel = fuel.saturating_sub(parcel.rows.len() + 1);
@@ -376,21 +443,32 @@ impl TallyWorker {
             told.entry(more.partition).or_insert_with(|| News::new(more.partition)).merge(more);
         }
         self.last_time = time;
-        self.give_increments(time, increments);
-        if let Some((_, capability)) = &self.capabilities {
-            news.session(&capability.delayed(&time)).give_iterator(told.into_values());
+        self.give_increments(time, outputs);
+        if let Some([.., capability]) = &self.capabilities {
+            outputs.news.session(&capability.delayed(&time)).give_iterator(told.into_values());
         }
     }
 
-    fn give_increments(&mut self, time: EventTime, increments: &mut Output<'_, Increment>) {
-        if !self.job.feeds_index {
-            return;
-        }
-        if let Some((capability, _)) = &self.capabilities {
-            let unsent = self.tally.counts.take_unsent();
-            let increment = |(series, minute, count)| ((series, minute), time, Measures::counted(count));
-            increments.session(&capability.delayed(&time)).give_iterator(unsent.map(increment));
-        }
+    fn give_increments(&mut self, time: EventTime, outputs: &mut Outputs<'_>) {
+        let Tally { summaries, counts, rollups, .. } = &mut self.tally;
+        let summaries = summaries.take_unsent();
+        let Some([for_counts, for_functions, _]) = self.capabilities.as_ref().filter(|_| self.job.feeds_index) else {
+            return summaries.for_each(drop);
+        };
+        let increment = |(series, minute, stats)| {
+            if let Some(rollups) = rollups {
+                rollups.add(&series, minute, 0, Some(&stats));
+            }
+            ((series, minute), time, stats)
+        };
+        outputs.functions.session(&for_functions.delayed(&time)).give_iterator(summaries.map(increment));
+        let increment = |(series, minute, count)| {
+            if let Some(rollups) = rollups {
+                rollups.add(&series, minute, u64::from(count), None);
+            }
+            ((series, minute), time, Measures::counted(count))
+        };
+        outputs.counts.session(&for_counts.delayed(&time)).give_iterator(counts.take_unsent().map(increment));
     }
 
     /// Everything before `applied` is applied: forgets what nobody remembers, and lets the frontier pass.
@@ -402,10 +480,9 @@ impl TallyWorker {
         self.tally.remembered.sweep(first);
         self.tell_if_full();
         match &mut self.capabilities {
-            Some((for_index, for_news)) if applied < END_OF_TIME => {
-                if *for_index.time() < applied {
-                    for_index.downgrade(&applied);
-                    for_news.downgrade(&applied);
+            Some(capabilities) if applied < END_OF_TIME => {
+                for capability in capabilities.iter_mut().filter(|capability| *capability.time() < applied) {
+                    capability.downgrade(&applied);
                 }
             }
             _ => self.capabilities = None,
@@ -435,11 +512,12 @@ impl TallyWorker {
             shared.cut = Cut { number, frontier, watermark };
             (watermark, shared.facts.partitions.clone())
         });
-        let part = self.tally.cut(watermark, self.job.write_from <= frontier);
+        let (part, rollups) = self.tally.cut(frontier, watermark, self.job.write_from <= frontier);
         self.tell_if_full();
         let counted = self.tally.counts.total();
         let paused_ms = self.held_since.take().map_or(0, |since| self.job.timer.monotonic_ms().saturating_sub(since));
-        let cut = WorkerCut { number, frontier, worker: self.worker, part, counted, paused_ms, partitions };
+        let worker = self.worker;
+        let cut = WorkerCut { number, frontier, worker, rollups, part, counted, paused_ms, partitions };
         (self.job.take_cut)(cut);
     }
 
@@ -447,7 +525,10 @@ impl TallyWorker {
     fn finish(&mut self) {
         if let Some(take_all) = self.job.take_all.take() {
             let names = self.tally.series.borrow();
-            take_all(CountTable::sorted(&names, &self.tally.counts), self.last_time + self.job.rules.tick_ms);
+            take_all(
+                CountTable::sorted(&names, &self.tally.counts, &self.tally.summaries),
+                self.last_time + self.job.rules.tick_ms,
+            );
         }
     }
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use differential_dataflow::{
-    operators::arrange::{Arranged, TraceAgent},
+    operators::arrange::Arranged,
     trace::{BatchCursor, Cursor, Navigable, TraceReader},
 };
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ use timely::{
 use crate::{
     control::Hub,
     desk::{Asked, Questions, Reply, ask},
-    index::{Book, Spine},
+    index::{Book, Indexed, Measures, Spine},
     series::{SeriesNo, SeriesTable},
     time::{EventTime, Minute},
 };
@@ -109,7 +109,7 @@ pub struct Ranked {
 /// * state: the questions whose `as_of` the index has not reached; scans under way, with the batches they read; a hold on
 ///   `retain_ms` of history; the lists of questions that not all workers have answered
 pub fn top<'scope>(
-    arranged: Arranged<'scope, TraceAgent<Spine>>,
+    arranged: Indexed<'scope, Measures>,
     hub: &Hub,
     series: Rc<RefCell<SeriesTable>>,
     retain_ms: u64,
@@ -198,7 +198,7 @@ impl Scan {
         let gone = (asked.question.as_of < book.oldest).then_some(book.oldest);
         let mut runs = Vec::new();
         if gone.is_none() {
-            book.trace.map_spans(|span| runs.extend(span.inner.as_ref().map(Run::new)));
+            book.counts.map_spans(|span| runs.extend(span.inner.as_ref().map(Run::new)));
         }
         let best = Best::new(asked.question.order, asked.question.k);
         Self { asked, gone, runs, best, known: None }
@@ -246,12 +246,12 @@ struct Sums {
 
 /// One batch, and how far it has been read.
 struct Run {
-    batch: <Spine as TraceReader>::Batch,
-    cursor: BatchCursor<Spine>,
+    batch: <Spine<Measures> as TraceReader>::Batch,
+    cursor: BatchCursor<Spine<Measures>>,
 }
 
 impl Run {
-    fn new(batch: &<Spine as TraceReader>::Batch) -> Self {
+    fn new(batch: &<Spine<Measures> as TraceReader>::Batch) -> Self {
         Self { cursor: batch.cursor(), batch: Rc::clone(batch) }
     }
 
@@ -416,7 +416,7 @@ mod tests {
             }
             let (mut input, probe) = (InputHandleVec::<EventTime, Increment>::new(), ProbeHandle::new());
             let trace = worker.dataflow(|scope| {
-                let Arranged { stream, trace } = index(scope.input_from(&mut input));
+                let Arranged { stream, trace } = index(scope.input_from(&mut input), "Index");
                 stream.probe_with(&probe);
                 trace
             });

@@ -137,6 +137,17 @@ impl Counts {
         self.final_before = open;
     }
 
+    /// Has cells written once more, with what they are part of.
+    pub fn write_again(&mut self, cells: impl IntoIterator<Item = (SeriesNo, Minute)>) {
+        for (series, minute) in cells {
+            let cell = self.windows.cell(series, minute).expect("what is rolled up is a cell");
+            if !cell.changed && !cell.held {
+                cell.changed = true;
+                self.changed.push((series, minute));
+            }
+        }
+    }
+
     /// Takes the cells that changed since the last call, with their present state; where the sink is written (`writes`) also
     /// those that are held back for it. Otherwise they are held back from here on. All count as unwritten: whoever takes
     /// them sees to it.

@@ -16,7 +16,9 @@ use dataflows::{
         manifest::{Manifest, Meaning},
         plan::Loaded,
     },
+    functions::stats::Stats,
     port::{CountRow, Version},
+    rollup::{Rollups, Width},
     rules::Rules,
     time::{EventTime, Minute},
 };
@@ -37,6 +39,8 @@ pub type Window = (String, String, EventTime);
 
 /// Counts of windows; one that isn't there holds nothing.
 pub type Counts = BTreeMap<Window, u64>;
+/// What is beside the counts.
+type Functions = BTreeMap<Window, Stats>;
 
 /// Audits, and mends if that is wanted.
 pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
@@ -51,9 +55,10 @@ pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
     let until: Vec<u64> = manifest.partitions.0.values().map(|at| at.next_offset).collect();
     let rules = rules(&settings, &manifest.meaning);
     let input = open(&settings, manifest, &until)?;
-    let (rows, _) =
-        recount::rows(settings.workers.get(), rules, input, loaded.state.rulings.clone(), 0..EventTime::MAX)?;
-    let right: Counts = rows.into_iter().map(|row| (window(&row), row.count)).collect();
+    let workers = settings.workers.get();
+    let (rows, _) = recount::rows(workers, rules, &settings.functions, input, loaded.state.rulings.clone())?;
+    let right: Counts = rows.iter().map(|row| (window(row), row.count)).collect();
+    let functions: Functions = rows.into_iter().filter_map(|row| Some((window(&row), row.stats?))).collect();
     copies::tell(open(&settings, manifest, &until)?)?;
 
     let cells = cells(&loaded);
@@ -69,7 +74,7 @@ pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
         served_wrong.len()
     );
     if args.apply && !served_wrong.is_empty() {
-        mend::write(&settings, manifest, &served_wrong)?;
+        mend::write(&settings, manifest, &served_wrong, &Right { counts: &right, functions: &functions })?;
         eprintln!("{} rows are written anew", served_wrong.len());
     }
     conclude(kept_wrong.len(), if args.apply { 0 } else { served_wrong.len() })
@@ -141,6 +146,42 @@ fn cells(loaded: &Loaded) -> Counts {
     of.map(|((video, kind), cell)| ((video.clone(), kind.clone(), cell.minute.start()), cell.count)).collect()
 }
 
+/// What the log comes to.
+struct Right<'a> {
+    counts: &'a Counts,
+    functions: &'a Functions,
+}
+
+impl Right<'_> {
+    /// The hours and days that these windows are part of.
+    fn rollups(&self, of: &[Difference], manifest: &Manifest) -> Vec<CountRow> {
+        let mut rollups = Rollups::default();
+        for (window @ (video_id, event_type, start), count) in self.counts {
+            let series = (video_id.as_str(), event_type.as_str());
+            rollups.add(&series, Minute::of(*start), *count, self.functions.get(window));
+        }
+        let parents = of.iter().flat_map(|Difference { window: (video_id, event_type, start), .. }| {
+            let minute = Minute::of(*start);
+            Width::ROLLED.map(|width| (width, video_id.as_str(), event_type.as_str(), width.start(minute)))
+        });
+        let row = |(width, video_id, event_type, window_start)| {
+            let rolled =
+                rollups.get(&(video_id, event_type), width, Minute::of(window_start)).cloned().unwrap_or_default();
+            CountRow {
+                width,
+                video_id: video_id.to_owned(),
+                event_type: event_type.to_owned(),
+                window_start,
+                count: rolled.count,
+                stats: rolled.stats,
+                is_final: width.end(window_start) <= manifest.watermark,
+                as_of: manifest.frontier,
+            }
+        };
+        parents.collect::<BTreeSet<_>>().into_iter().map(row).collect()
+    }
+}
+
 /// A window whose count is not the right one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
@@ -151,13 +192,15 @@ pub struct Difference {
 
 impl Difference {
     /// The row as it should be at a checkpoint.
-    fn row(&self, manifest: &Manifest) -> CountRow {
+    fn row(&self, manifest: &Manifest, right: &Right<'_>) -> CountRow {
         let (video_id, event_type, window_start) = self.window.clone();
         CountRow {
             video_id,
             event_type,
             window_start,
             count: self.right,
+            width: Width::Minute,
+            stats: right.functions.get(&self.window).cloned(),
             is_final: Minute::of(window_start).is_final(manifest.watermark),
             as_of: manifest.frontier,
         }

@@ -93,14 +93,15 @@ struct Answer {
     watermark: u64,
     #[serde(rename = "final")]
     is_final: bool,
-    total: u64,
+    /// As it came: whole, with a fraction, or null.
+    total: serde_json::Value,
     series: Vec<Point>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Point {
     start: u64,
-    value: u64,
+    value: serde_json::Value,
     #[serde(rename = "final")]
     is_final: bool,
 }
@@ -171,7 +172,7 @@ fn address(args: &QueryArgs) -> String {
     let of_a_video = args.video_id.is_some();
     let parameters = [
         ("event_type", Some(args.event_type.clone())),
-        ("function", of_a_video.then(|| args.function.to_string())),
+        ("function", of_a_video.then(|| args.function.as_str().to_owned())),
         ("start", args.start.map(|start| start.to_string())),
         ("end", args.end.map(|end| end.to_string())),
         ("granularity", of_a_video.then(|| args.granularity.to_string())),

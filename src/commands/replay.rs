@@ -14,6 +14,7 @@ use connectors::{
 use dataflows::{
     announce::Announcement,
     checkpoint::{manifest::Meaning, plan::Loaded},
+    functions::Functions,
     ledger::Ledger,
     port::{Claim, CountRow, CountSink, Version},
     ruling::Ruling,
@@ -40,19 +41,24 @@ pub fn run(settings: Settings, args: &ReplayArgs) -> Result<(), Failure> {
     let (written, last) = match &args.out {
         ReplayOut::Tsv(path) => {
             let lines = move |table: CountTable<'_>, _| lines(&table, &wanted);
-            let (lines, last) = recount::count(workers, rules, input, rulings, lines)?;
+            // The table has counts alone.
+            let (lines, last) = recount::count(workers, rules, &Functions::default(), input, rulings, lines)?;
             let written = tsv::write_tsv(path, &lines)
                 .with_context(|| format!("writing {}", path.display()))
                 .or_exit(Exit::StateUnwritable)?;
             (written, last)
         }
         ReplayOut::Store(dir) => {
-            let (rows, last) = recount::rows(workers, rules, input, rulings, wanted)?;
+            let (mut rows, last) = recount::rows(workers, rules, &settings.functions, input, rulings)?;
+            rows.retain(|row| wanted.contains(&row.window_start));
             (write_store(dir, &rows, &last)?, last)
         }
         #[cfg(feature = "cassandra")]
         ReplayOut::Cassandra(keyspace) => {
-            let (rows, last) = recount::rows(workers, rules, input, rulings, wanted)?;
+            let (mut rows, last) = recount::rows(workers, rules, &settings.functions, input, rulings)?;
+            // Before rows are left out: an hour holds all its minutes, or it is none.
+            rows.extend(recount::rollups(&rows, &last));
+            rows.retain(|row| wanted.contains(&row.window_start));
             (write_tables(&settings, keyspace, &rows, &last)?, last)
         }
     };

@@ -1,6 +1,7 @@
 //! From [`Config`] to [`Settings`]: every rule about values, all of them judged, none of them by I/O.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
@@ -8,7 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dataflows::{rules::Quiet, time::MINUTE_MS};
+use dataflows::{
+    event::is_event_type,
+    functions::{Function, Functions, Kept},
+    rules::Quiet,
+    time::MINUTE_MS,
+};
 
 use super::{
     text::{self, Config, Properties},
@@ -73,6 +79,8 @@ pub struct Settings {
     pub cassandra: CassandraSettings,
     /// What is late, remembered, ahead.
     pub time: TimeSettings,
+    /// What is kept beside the counts.
+    pub functions: Functions,
     /// What stays in memory.
     pub index: IndexSettings,
     /// When and where state is kept.
@@ -287,6 +295,7 @@ impl Config {
             unwritten_max: judge.buffer(&self.sink),
             cassandra: judge.cassandra(&self.cassandra),
             time: judge.time(&self.time),
+            functions: judge.functions(&self.functions),
             index: judge.index(&self.index, &self.time),
             checkpoint: judge.checkpoint(&self.checkpoint, &data_dir),
             cluster: judge.cluster(&self.cluster),
@@ -485,6 +494,31 @@ impl Judge {
         }
     }
 
+    fn functions(&mut self, functions: &text::Functions) -> Functions {
+        let others = self.kept("functions.default", functions.default.iter().map(String::as_str));
+        let mut by_type = BTreeMap::new();
+        for (event_type, names) in &functions.by_type {
+            if !is_event_type(event_type) {
+                let problem = format!("{event_type:?} is no event type, such as \"view\"");
+                self.fault("functions.by_type", problem);
+            }
+            let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+            by_type.insert(event_type.clone(), self.kept("functions.by_type", names));
+        }
+        Functions { others, by_type }
+    }
+
+    fn kept<'a>(&mut self, key: &str, names: impl Iterator<Item = &'a str>) -> Kept {
+        names.fold(Kept::NONE, |kept, name| match Function::parse(name) {
+            Some(function) => kept.or(function.needs()),
+            None => {
+                let known = Function::ALL.map(Function::as_str).join(", ");
+                self.fault(key, format!("{name:?} is no function; there are {known}"));
+                kept
+            }
+        })
+    }
+
     fn index(&mut self, index: &text::Index, time: &text::Time) -> IndexSettings {
         let hot_ms = self.duration("index.hot", &index.hot, 1);
         let as_of_ms = self.duration("index.as_of", &index.as_of, 0);
@@ -643,6 +677,7 @@ mod tests {
             quiet: Quiet::Hold,
         };
         assert_eq!(settings.time, time);
+        assert_eq!(settings.functions, Functions::of_all(Kept::ALL));
         assert_eq!(settings.index, IndexSettings { hot_ms: 172_800_000, as_of_ms: 900_000 });
         assert_eq!((settings.checkpoint.interval_ms, settings.checkpoint.keep.get()), (5000, 3));
         assert_eq!(settings.checkpoint.place, CheckpointPlace::Folder("tidemark-data/checkpoints".into()));
@@ -652,11 +687,24 @@ mod tests {
     }
 
     #[test]
+    fn functions_are_kept_in_groups_by_event_type() {
+        let lines =
+            "[functions]\ndefault = [\"count\", \"mean\"]\nby_type = { like = \"distinct, p50\", share = \"\" }";
+        let functions = check(lines).unwrap().functions;
+        let kept = ["view", "like", "share"].map(|event_type| functions.kept(event_type));
+        let likes = Kept { values: false, ..Kept::ALL };
+        assert_eq!(kept, [Kept { values: true, ..Kept::NONE }, likes, Kept::NONE]);
+    }
+
+    #[test]
     fn each_rule_is_a_fault_of_its_key() {
         for (lines, key) in [
             ("data_dir = \"\"", "data_dir"),
             ("workers = 0", "workers"),
             ("workers = 257", "workers"),
+            ("functions.default = [\"median\"]", "functions.default"),
+            ("functions.by_type = { like = \"sum, median\" }", "functions.by_type"),
+            ("functions.by_type = { View = \"sum\" }", "functions.by_type"),
             ("source.partitions = 0", "source.partitions"),
             ("source.partitions = -1", "source.partitions"),
             ("source.partitions = 1025", "source.partitions"),

@@ -559,7 +559,7 @@ mod tests {
         let missing: Vec<_> = shape.keys().into_iter().filter(|key| !lines.contains_key(key)).collect();
         assert_eq!(missing, Vec::<String>::new());
         assert_eq!(faults(&file(&uncommented)), Vec::<String>::new());
-        assert_eq!(sections.len(), 11);
+        assert_eq!(sections.len(), 12);
     }
 
     #[cfg(all(feature = "kafka", feature = "cassandra"))]

@@ -18,6 +18,7 @@ pub struct Config {
     pub sink: Sink,
     pub cassandra: Cassandra,
     pub time: Time,
+    pub functions: Functions,
     pub index: Index,
     pub checkpoint: Checkpoint,
     pub cluster: Cluster,
@@ -82,6 +83,14 @@ pub struct Time {
     pub tick: String,
     pub alignment: String,
     pub quiet: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Functions {
+    pub default: Vec<String>,
+    /// By event type, names separated by commas.
+    pub by_type: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -11,12 +11,12 @@ use super::{
     openapi::MayRefuseQuestions,
     params::{self, Fields, Wanted, When},
     problem::Problem,
-    stats::{self, Point, Stats},
+    stats::{self, Number, Point, Stats},
 };
 
 /// One answer.
 #[derive(Serialize, ToSchema)]
-struct Diff<V> {
+struct Diff {
     video_id: String,
     event_type: String,
     function: &'static str,
@@ -25,17 +25,17 @@ struct Diff<V> {
     end: EventTime,
     from_as_of: EventTime,
     to_as_of: EventTime,
-    from_total: V,
-    to_total: V,
-    changed: Vec<Change<V>>,
+    from_total: Number,
+    to_total: Number,
+    changed: Vec<Change>,
 }
 
 /// A window whose value is another one.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-struct Change<V> {
+struct Change {
     start: EventTime,
-    from: V,
-    to: V,
+    from: Number,
+    to: Number,
 }
 
 /// Answers what changed.
@@ -55,7 +55,7 @@ struct Change<V> {
         ("from_as_of" = String, Query, description = "The earlier frontier"),
         ("to_as_of" = Option<String>, Query, description = "The later one; the newest where it is left out")
     ),
-    responses((status = 200, body = Diff<u64>), MayRefuseQuestions)
+    responses((status = 200, body = Diff), MayRefuseQuestions)
 )]
 pub async fn diff(state: &State, query: &str) -> Result<Response, Problem> {
     let known = ["video_id", "event_type", "function", "start", "end", "granularity", "from_as_of", "to_as_of"];
@@ -74,16 +74,18 @@ pub async fn diff(state: &State, query: &str) -> Result<Response, Problem> {
     // What was known then is known now: in the same range, one window of all has the same start.
     (wanted.start, wanted.end) = (Some(to.start), Some(to.end));
     let from = stats::stats(state, &wanted, &When::AsOf(from), windows_max).await.map_err(named("from_as_of"))?;
-    Ok(json(&compare(from, to)))
+    // What a window is that has no events.
+    let nothing = wanted.function.of(0, &Default::default()).0.into();
+    Ok(json(&compare(from, to, nothing)))
 }
 
-fn compare(from: Stats, to: Stats) -> Diff<u64> {
-    let mut values: BTreeMap<EventTime, (u64, u64)> = BTreeMap::new();
+fn compare(from: Stats, to: Stats, nothing: Number) -> Diff {
+    let mut values: BTreeMap<EventTime, (Number, Number)> = BTreeMap::new();
     for Point { start, value, .. } in from.series {
-        values.entry(start).or_default().0 = value;
+        values.entry(start).or_insert((nothing, nothing)).0 = value;
     }
     for Point { start, value, .. } in to.series {
-        values.entry(start).or_default().1 = value;
+        values.entry(start).or_insert((nothing, nothing)).1 = value;
     }
     let changed = values.into_iter().filter(|(_, (from, to))| from != to);
     Diff {

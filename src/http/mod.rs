@@ -32,6 +32,7 @@ mod top_tests;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use dataflows::functions::Functions;
 use futures_util::TryStreamExt;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -129,6 +130,8 @@ pub struct Asked {
     pub check: Arc<dyn EventCheck>,
     /// The process.
     pub status: Arc<dyn StatusSource>,
+    /// What is kept beside the counts.
+    pub functions: Functions,
     /// The SHA-256 of the bearer token, where one is needed.
     pub token_sha256: Option<[u8; 32]>,
     /// The bounds.
@@ -141,6 +144,7 @@ pub struct State {
     ingest: Arc<dyn Ingest>,
     check: Arc<dyn EventCheck>,
     status: Arc<dyn StatusSource>,
+    functions: Functions,
     token_sha256: Option<[u8; 32]>,
     limits: Limits,
     metrics: Metrics,
@@ -160,7 +164,7 @@ pub struct State {
 impl State {
     /// Adds HTTP's metrics to those that the registry has, and keeps it for `/metrics`.
     pub fn new(asked: Asked, mut registry: Registry) -> Arc<Self> {
-        let Asked { queries, ingest, check, status, token_sha256, limits } = asked;
+        let Asked { queries, ingest, check, status, functions, token_sha256, limits } = asked;
         let metrics = Metrics::register(&mut registry);
         let body_room = Semaphore::new(limits.bodies_bytes);
         let inflating = Semaphore::new(limits.inflating);
@@ -171,6 +175,7 @@ impl State {
             ingest,
             check,
             status,
+            functions,
             token_sha256,
             limits,
             metrics,

@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use dataflows::{
-    event::{EVENT_TYPE_BYTES_MAX, ID_BYTES_MAX},
+    event::{ID_BYTES_MAX, is_event_type},
+    functions::Function,
     port::PartitionId,
     time::{EVENT_TIME_MAX, EventTime, MINUTE_MS, Minute, floor_to},
 };
@@ -22,9 +23,6 @@ use super::{
 
 /// The first millisecond that no window holds: the end of the last one. A multiple of a day.
 pub const TIMES_END: EventTime = EVENT_TIME_MAX + 1;
-
-/// What can be counted in this release.
-const FUNCTIONS: [&str; 1] = ["count"];
 
 /// A time: epoch milliseconds, or RFC 3339.
 #[derive(ToSchema)]
@@ -81,7 +79,7 @@ pub struct Fields {
 }
 
 fn functions() -> Object {
-    words(&FUNCTIONS)
+    words(&Function::ALL.map(Function::as_str))
 }
 
 fn granularities() -> Object {
@@ -131,6 +129,14 @@ pub fn given<'a>(query: &'a str, known: &[&str]) -> Result<BTreeMap<&'a str, Str
         }
     }
     Ok(given)
+}
+
+fn function(name: &str) -> Result<Function, Problem> {
+    Function::parse(name).ok_or_else(|| {
+        let available = Function::ALL.map(Function::as_str);
+        let detail = format!("function={} is not available; there are {}", quoted(name), available.join(", "));
+        Problem::parameter("function", detail).with("available", available.to_vec())
+    })
 }
 
 /// A string or a whole number, as text; null is absent.
@@ -195,6 +201,7 @@ impl Granularity {
 pub struct Wanted {
     pub video_id: String,
     pub event_type: String,
+    pub function: Function,
     pub granularity: Granularity,
     /// The first millisecond wanted; `None` from the beginning of all that is known.
     pub start: Option<EventTime>,
@@ -222,11 +229,7 @@ impl Wanted {
             return Err(Problem::parameter("video_id", detail));
         }
         let event_type = event_type(fields.event_type)?;
-        if let Some(function) = fields.function.filter(|function| !FUNCTIONS.contains(&function.as_str())) {
-            let available = FUNCTIONS.join(", ");
-            let detail = format!("function={} is not available; there is {available}", quoted(&function));
-            return Err(Problem::parameter("function", detail).with("available", FUNCTIONS.to_vec()));
-        }
+        let function = fields.function.map_or(Ok(Function::Count), |name| function(&name))?;
         let granularity = match fields.granularity.as_deref() {
             None => Granularity::Minute,
             Some(text) => Granularity::parse(text).ok_or_else(|| {
@@ -236,7 +239,7 @@ impl Wanted {
         };
         let (start, end) = range(fields.start, fields.end, granularity.step_ms())?;
         let when = when(fields.as_of, fields.after)?;
-        Ok(Self { video_id, event_type, granularity, start, end, when })
+        Ok(Self { video_id, event_type, function, granularity, start, end, when })
     }
 
     /// The minutes to ask the index for.
@@ -294,13 +297,6 @@ pub fn frontier(name: &str, text: &str) -> Result<EventTime, Problem> {
 
 fn is_id(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len()) && !text.bytes().any(|byte| byte < 0x20 || byte == 0x7f)
-}
-
-fn is_event_type(text: &str) -> bool {
-    let rest = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
-    text.len() <= EVENT_TYPE_BYTES_MAX
-        && text.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
-        && text.bytes().all(rest)
 }
 
 fn range_time(name: &str, text: &str) -> Result<EventTime, Problem> {

@@ -100,6 +100,13 @@ impl Problem {
         Self::new(StatusCode::GONE, "as-of-gone", "The frontier is not retained", detail).with("oldest", oldest)
     }
 
+    /// 410: windows before `oldest` were counted without the function.
+    pub fn not_kept(function: &str, oldest: u64) -> Self {
+        let detail = format!("{function} was not kept of all events of this range; from {oldest} on it was");
+        Self::new(StatusCode::GONE, "function-not-kept", "The function was not kept", detail)
+            .with("oldest_start", oldest)
+    }
+
     /// 413: too much at once.
     pub fn too_large(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail)

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use dataflows::{
+    functions::{Function, Value, stats::Stats as Functions},
     port::PartitionId,
     query::{Answer, Cell, Question},
     time::{EventTime, floor_to},
@@ -13,7 +14,10 @@ use dataflows::{
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type, schema::SchemaType},
+};
 use warp::http::HeaderMap;
 
 use super::{
@@ -33,7 +37,7 @@ const ASKED_AT_ONCE: usize = 32;
 const TRIES_MAX: u32 = 8;
 
 /// One answer, as the contract spells it.
-#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct Stats {
     pub(super) video_id: String,
     pub(super) event_type: String,
@@ -45,15 +49,46 @@ pub struct Stats {
     pub(super) watermark: EventTime,
     #[serde(rename = "final")]
     pub(super) is_final: bool,
-    pub(super) total: u64,
+    pub(super) total: Number,
+    /// How far values may be off, as a part of them, where the function is an estimate: 0 where all are exact.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<f64>,
     pub(super) series: Vec<Point>,
 }
 
+/// What a function gives.
+#[derive(Copy, Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Number {
+    Whole(u64),
+    Real(f64),
+    /// JSON's null.
+    Null,
+}
+
+impl PartialSchema for Number {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Number, Type::Null])).into()
+    }
+}
+
+impl ToSchema for Number {}
+
+impl From<Value> for Number {
+    fn from(value: Value) -> Self {
+        match value {
+            Value::Whole(number) => Self::Whole(number),
+            Value::Real(number) => Self::Real(number),
+            Value::None => Self::Null,
+        }
+    }
+}
+
 /// One window of a series.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Copy, Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Point {
     pub(super) start: EventTime,
-    pub(super) value: u64,
+    pub(super) value: Number,
     #[serde(rename = "final")]
     pub(super) is_final: bool,
 }
@@ -270,17 +305,42 @@ pub(super) fn ended() -> Problem {
 
 pub(super) async fn answer(state: &State, wanted: Wanted, at: At) -> Result<Stats, Missed> {
     let (first, end) = wanted.minutes();
+    let needed = wanted.function.needs();
+    if !state.functions.kept(&wanted.event_type).holds(needed) {
+        return Err(Missed::Refused(not_kept(&wanted)));
+    }
     let question = Question {
         video_id: wanted.video_id.clone(),
         event_type: wanted.event_type.clone(),
         first,
         end,
+        functions: needed,
         as_of: at.frontier,
     };
     match state.queries.ask(question).await {
-        Some(Answer::Cells(cells)) => Ok(describe(wanted, at, &cells)),
+        Some(Answer::Cells(cells)) => Ok(describe(wanted, at, &cells, &[])),
+        Some(Answer::Functions(cells)) => {
+            let (cells, functions): (Vec<_>, Vec<_>) = cells.into_iter().unzip();
+            check_whole(&wanted, &cells, &functions)?;
+            Ok(describe(wanted, at, &cells, &functions))
+        }
         Some(Answer::Gone { oldest }) => Err(Missed::Merged { at: at.frontier, oldest }),
         None => Err(Missed::Refused(ended())),
+    }
+}
+
+fn not_kept(wanted: &Wanted) -> Problem {
+    let (function, event_type) = (wanted.function.as_str(), quoted(&wanted.event_type));
+    Problem::parameter("function", format!("{function} is not kept of {event_type} (functions in the configuration)"))
+}
+
+/// A window is answered for only if the function was kept of all its events.
+fn check_whole(wanted: &Wanted, cells: &[Cell], functions: &[Functions]) -> Result<(), Missed> {
+    let needed = wanted.function.needs();
+    let is_whole = |(cell, functions): (&Cell, &Functions)| functions.whole(cell.count).holds(needed);
+    match cells.iter().zip(functions).rposition(|window| !is_whole(window)) {
+        None => Ok(()),
+        Some(last) => Err(Missed::Refused(Problem::not_kept(wanted.function.as_str(), cells[last].minute.end()))),
     }
 }
 
@@ -295,7 +355,8 @@ fn fit(stats: Stats, room: &mut usize) -> Result<Stats, Missed> {
     Ok(stats)
 }
 
-fn describe(wanted: Wanted, at: At, cells: &[Cell]) -> Stats {
+/// `functions` are those of the cells, or none where counts are wanted.
+fn describe(wanted: Wanted, at: At, cells: &[Cell], functions: &[Functions]) -> Stats {
     let known = cells.first().zip(cells.last());
     let step = wanted.granularity.step_ms();
     let first_start = known.map(|(first, _)| floor_to(first.minute.start(), step));
@@ -304,14 +365,25 @@ fn describe(wanted: Wanted, at: At, cells: &[Cell]) -> Stats {
     let start = wanted.start.or(first_start).or(wanted.end).unwrap_or(0);
     let end = wanted.end.or(last_end).unwrap_or(start);
     let is_final = wanted.end.unwrap_or(TIMES_END) <= at.watermark;
-    let series = match wanted.granularity {
-        Granularity::All => whole(cells, start, is_final),
-        Granularity::Minute | Granularity::Hour | Granularity::Day => roll_up(cells, step, at.watermark),
+    let mut off = 0.0_f64;
+    let mut value = |cells: &[Cell], functions: &[Functions]| {
+        let (value, error) = merged(wanted.function, cells, functions);
+        off = off.max(error);
+        Number::from(value)
     };
+    let total = value(cells, functions);
+    let series = match wanted.granularity {
+        Granularity::All if cells.is_empty() => Vec::new(),
+        Granularity::All => vec![Point { start, value: total, is_final }],
+        Granularity::Minute | Granularity::Hour | Granularity::Day => {
+            roll_up(cells, functions, step, at.watermark, &mut value)
+        }
+    };
+    let is_estimate = matches!(wanted.function, Function::Distinct | Function::P50 | Function::P90 | Function::P99);
     Stats {
         video_id: wanted.video_id,
         event_type: wanted.event_type,
-        function: "count",
+        function: wanted.function.as_str(),
         granularity: wanted.granularity.as_str(),
         start,
         end,
@@ -319,28 +391,43 @@ fn describe(wanted: Wanted, at: At, cells: &[Cell]) -> Stats {
         // The end of the year 9999 says as much as the end of time, and every JSON reader can hold it.
         watermark: at.watermark.min(TIMES_END),
         is_final,
-        total: cells.iter().map(|cell| cell.count).sum(),
+        total,
+        error: is_estimate.then_some(off),
         series,
     }
 }
 
-/// All cells as one window, if there are any.
-fn whole(cells: &[Cell], start: EventTime, is_final: bool) -> Vec<Point> {
-    let value = cells.iter().map(|cell| cell.count).sum();
-    if cells.is_empty() { Vec::new() } else { vec![Point { start, value, is_final }] }
-}
-
-/// Sums ascending minutes into ascending windows of `step_ms`.
-fn roll_up(cells: &[Cell], step_ms: u64, watermark: EventTime) -> Vec<Point> {
-    let mut points: Vec<Point> = Vec::new();
-    for cell in cells {
-        let start = floor_to(cell.minute.start(), step_ms);
-        match points.last_mut() {
-            Some(point) if point.start == start => point.value += cell.count,
-            _ => points.push(Point { start, value: cell.count, is_final: start + step_ms <= watermark }),
+/// What a function gives for several windows as one.
+fn merged(function: Function, cells: &[Cell], functions: &[Functions]) -> (Value, f64) {
+    let count = cells.iter().map(|cell| cell.count).sum();
+    match functions {
+        [one] => function.of(count, one),
+        many => {
+            let mut all = Functions::default();
+            many.iter().for_each(|one| all.merge(one));
+            function.of(count, &all)
         }
     }
-    points
+}
+
+/// Merges ascending minutes into ascending windows of `step_ms`.
+fn roll_up(
+    cells: &[Cell],
+    functions: &[Functions],
+    step_ms: u64,
+    watermark: EventTime,
+    value: &mut impl FnMut(&[Cell], &[Functions]) -> Number,
+) -> Vec<Point> {
+    let start_of = |cell: &Cell| floor_to(cell.minute.start(), step_ms);
+    let mut begin = 0;
+    let windows = cells.chunk_by(|one, next| start_of(one) == start_of(next));
+    let point = |cells: &[Cell]| {
+        let functions = functions.get(begin..begin + cells.len()).unwrap_or_default();
+        begin += cells.len();
+        let start = start_of(&cells[0]);
+        Point { start, value: value(cells, functions), is_final: start + step_ms <= watermark }
+    };
+    windows.map(point).collect()
 }
 
 #[cfg(test)]
@@ -354,7 +441,16 @@ mod tests {
     use super::*;
 
     fn wanted(granularity: Granularity, start: Option<u64>, end: Option<u64>) -> Wanted {
-        Wanted { video_id: "v".into(), event_type: "view".into(), granularity, start, end, when: When::Latest }
+        let function = Function::Count;
+        Wanted {
+            video_id: "v".into(),
+            event_type: "view".into(),
+            function,
+            granularity,
+            start,
+            end,
+            when: When::Latest,
+        }
     }
 
     #[test]
@@ -374,7 +470,7 @@ mod tests {
             (Granularity::Minute, Some(0), Some(HOUR), &[], HOUR - 1, (0, HOUR, false)),
         ];
         for (granularity, start, end, cells, watermark, expect) in rows {
-            let stats = describe(wanted(granularity, start, end), At { frontier: 0, watermark }, cells);
+            let stats = describe(wanted(granularity, start, end), At { frontier: 0, watermark }, cells, &[]);
             assert_eq!(
                 (stats.start, stats.end, stats.is_final),
                 expect,
@@ -408,7 +504,7 @@ mod tests {
                 *minutes.entry(minute).or_insert(0) += 1;
             }
             let cells: Vec<_> = minutes.into_iter().map(|(minute, count)| Cell { minute, count }).collect();
-            let stats = describe(wanted, At { frontier: 9, watermark }, &cells);
+            let stats = describe(wanted, At { frontier: 9, watermark }, &cells, &[]);
 
             // The oracle walks over every window there can be and looks at every event.
             let width = match granularity {
@@ -418,16 +514,18 @@ mod tests {
                 Granularity::All => stats.end - stats.start,
             };
             prop_assert!(stats.start <= start && end <= stats.end);
-            let mut naive = Vec::new();
+            let (mut naive, mut total) = (Vec::new(), 0);
             let mut window = stats.start;
             while window < stats.end {
                 let value = events.iter().filter(|&&event| window <= event && event < window + width).count() as u64;
                 if 0 < value {
+                    total += value;
+                    let value = Number::Whole(value);
                     naive.push(Point { start: window, value, is_final: window + width <= watermark });
                 }
                 window += width;
             }
-            prop_assert_eq!(stats.total, naive.iter().map(|point| point.value).sum::<u64>());
+            prop_assert_eq!(stats.total, Number::Whole(total));
             prop_assert_eq!(&stats.series, &naive);
             prop_assert_eq!(stats.is_final, stats.end <= watermark);
         }

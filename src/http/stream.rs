@@ -28,7 +28,7 @@ use super::{
     openapi::MayRefuseQuestions,
     params::{self, Fields, Wanted, When},
     problem::{Problem, quoted},
-    stats::{self, At, Missed, Point, Stats},
+    stats::{self, At, Missed, Number, Point, Stats},
 };
 
 /// What keeps a stream without news alive, and finds out whether anybody listens.
@@ -64,7 +64,7 @@ pub async fn stream(state: &Arc<State>, headers: &HeaderMap, query: &str) -> Res
     let room = Arc::clone(&state.streams).try_acquire_owned().map_err(full)?;
     let mut watcher = Watcher::new(state, wanted, room);
     let first = match last {
-        Some(last) if watcher.resume(last).await? => None,
+        Some(last) if watcher.resume(last).await? => watcher.look().await?,
         _ => Some(watcher.begin().await?),
     };
     let events = stream::iter(first).chain(stream::unfold(watcher, |mut watcher| async {
@@ -122,11 +122,11 @@ struct Watcher {
 
 /// What has changed since the event before.
 #[derive(Serialize)]
-struct Change<'a, V> {
+struct Change<'a> {
     as_of: EventTime,
     watermark: EventTime,
     changed: Vec<&'a Point>,
-    total: V,
+    total: Number,
 }
 
 impl Watcher {
@@ -146,8 +146,6 @@ impl Watcher {
             Err(Missed::Merged { .. }) => return Ok(false),
             Err(Missed::Refused(problem)) => return Err(problem),
         }
-        // What is new is looked for at once.
-        self.changes.mark_changed();
         Ok(true)
     }
 
@@ -241,7 +239,7 @@ mod tests {
     };
 
     fn point(start: EventTime, value: u64) -> Point {
-        Point { start, value, is_final: false }
+        Point { start, value: Number::Whole(value), is_final: false }
     }
 
     #[test]

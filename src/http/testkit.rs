@@ -11,6 +11,10 @@ use std::{
 
 use dataflows::{
     announce::{Announcement, PartitionAt},
+    functions::{
+        Functions, Kept,
+        stats::{Detail, Stats},
+    },
     ledger::Ledger,
     port::PartitionId,
     query::{Answer, Cell, Question},
@@ -31,11 +35,14 @@ use crate::service::{
 
 /// Answers from a list of events, each visible above its own time.
 pub struct TwinQueries {
-    counted: Mutex<Vec<(String, String, Minute, EventTime)>>,
+    counted: Mutex<Vec<Counted>>,
     announced: Mutex<Vec<Arc<Announcement>>>,
     merged_before: Mutex<EventTime>,
     changes: watch::Sender<EventTime>,
 }
+
+/// One event: video id, event type, window, time of travel, and what it adds beside the count.
+type Counted = (String, String, Minute, EventTime, Detail);
 
 impl Default for TwinQueries {
     fn default() -> Self {
@@ -51,7 +58,12 @@ impl Default for TwinQueries {
 impl TwinQueries {
     /// One event, travelling at `time`.
     pub fn count(&self, video_id: &str, event_type: &str, minute: u32, time: EventTime) {
-        self.counted.lock().unwrap().push((video_id.into(), event_type.into(), Minute(minute), time));
+        self.count_with(video_id, event_type, minute, time, Detail { kept: Kept::ALL, value: None, user: None });
+    }
+
+    /// The same, with what it adds beside the count.
+    pub fn count_with(&self, video_id: &str, event_type: &str, minute: u32, time: EventTime, detail: Detail) {
+        self.counted.lock().unwrap().push((video_id.into(), event_type.into(), Minute(minute), time, detail));
     }
 
     /// Announces a frontier at which two partitions stand at offsets 10 and 20.
@@ -111,21 +123,29 @@ impl Queries for TwinQueries {
         if question.as_of < oldest {
             return Box::pin(std::future::ready(Some(Answer::Gone { oldest })));
         }
-        let mut cells: Vec<Cell> = Vec::new();
+        let mut cells: Vec<(Cell, Stats)> = Vec::new();
         for minute in question.first.0..question.end.0.min(10_000) {
             let counted = self.counted.lock().unwrap();
-            let is_asked = |(video_id, event_type, at, time): &&(String, String, Minute, EventTime)| {
+            let is_asked = |(video_id, event_type, at, time, _): &&Counted| {
                 *video_id == question.video_id
                     && *event_type == question.event_type
                     && at.0 == minute
                     && *time < question.as_of
             };
-            let count = counted.iter().filter(is_asked).count() as u64;
+            let (mut count, mut stats) = (0, Stats::default());
+            for (.., detail) in counted.iter().filter(is_asked) {
+                count += 1;
+                stats.add(*detail);
+            }
             if 0 < count {
-                cells.push(Cell { minute: Minute(minute), count });
+                cells.push((Cell { minute: Minute(minute), count }, stats.only(question.functions)));
             }
         }
-        Box::pin(std::future::ready(Some(Answer::Cells(cells))))
+        let answer = match question.functions {
+            Kept::NONE => Answer::Cells(cells.into_iter().map(|(cell, _)| cell).collect()),
+            _ => Answer::Functions(cells),
+        };
+        Box::pin(std::future::ready(Some(answer)))
     }
 
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>> {
@@ -137,7 +157,7 @@ impl Queries for TwinQueries {
         let lowest = question.first.0.saturating_sub(question.end.0.saturating_sub(question.first.0));
         let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         let mut minutes: Vec<Minute> = Vec::new();
-        for (video_id, event_type, minute, time) in self.counted.lock().unwrap().iter() {
+        for (video_id, event_type, minute, time, _) in self.counted.lock().unwrap().iter() {
             if *event_type == question.event_type && *time < question.as_of && *minute < question.end {
                 if question.first <= *minute {
                     sums.entry(video_id.clone()).or_default().0 += 1;
@@ -294,6 +314,7 @@ pub fn state(
         ingest: ingest.clone(),
         check: Arc::new(TwinCheck),
         status: status.clone(),
+        functions: Functions { others: Kept::ALL, by_type: [("like".to_owned(), Kept::NONE)].into() },
         token_sha256,
         limits,
     };

@@ -4,7 +4,11 @@
 
 use std::{io::Write, time::Duration};
 
-use dataflows::{announce::Announcement, time::END_OF_TIME};
+use dataflows::{
+    announce::Announcement,
+    functions::{Kept, quantiles::Quantiles, stats::Detail},
+    time::END_OF_TIME,
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -18,6 +22,8 @@ use super::{
 use crate::service::{Entry, IngestError};
 
 pub const HOUR: u64 = 3_600_000;
+
+const FUNCTIONS: [&str; 9] = ["count", "sum", "mean", "min", "max", "distinct", "p50", "p90", "p99"];
 
 /// Fails unless `answer` has every member of `expect`, with its value.
 pub fn assert_has(answer: &Value, expect: &Value, context: &str) {
@@ -128,6 +134,67 @@ fn stats_are_answered_at_a_frontier_in_windows_of_the_granularity() {
 }
 
 #[test]
+fn functions_are_answered_as_those_of_the_events_and_null_where_no_event_has_a_value() {
+    // function | of both minutes, of the first and of the second | error
+    let rows: [(&str, [Value; 3], Value); 9] = [
+        ("count", [json!(4), json!(3), json!(1)], json!(null)),
+        ("sum", [json!(0.6), json!(0.6), json!(0.0)], json!(null)),
+        ("mean", [json!(0.3), json!(0.3), json!(null)], json!(null)),
+        ("min", [json!(0.1), json!(0.1), json!(null)], json!(null)),
+        ("max", [json!(0.5), json!(0.5), json!(null)], json!(null)),
+        ("distinct", [json!(2), json!(2), json!(1)], json!(0.0)),
+        ("p50", [json!(near(0.1)), json!(near(0.1)), json!(null)], json!(1.0 / 129.0)),
+        ("p90", [json!(near(0.1)), json!(near(0.1)), json!(null)], json!(1.0 / 129.0)),
+        ("p99", [json!(near(0.1)), json!(near(0.1)), json!(null)], json!(1.0 / 129.0)),
+    ];
+    Server::run(|server| async move {
+        let detail = |value, user| Detail { kept: Kept::ALL, value, user };
+        for (minute, value, user) in
+            [(0, Some(0.1), Some(1)), (0, Some(0.5), Some(2)), (0, None, Some(1)), (1, None, Some(1))]
+        {
+            server.queries.count_with("v", "view", minute, 50, detail(value, user));
+        }
+        server.queries.announce(300, HOUR, [10, 20]);
+        for (function, [total, first, second], error) in rows {
+            let target = format!("/v1/videos/v/stats?function={function}");
+            let answer = server.get(&target).await.json();
+            let point = |start: u64, value: Value| json!({"start": start, "value": value, "final": true});
+            assert_eq!(answer["function"], function);
+            assert_eq!(answer["total"], total, "{answer}");
+            assert_eq!(answer["series"], json!([point(0, first), point(60_000, second)]), "{answer}");
+            assert_eq!(answer["error"], error, "{answer}");
+            let hours = server.get(&format!("{target}&granularity=hour")).await.json();
+            assert_eq!(hours["series"], json!([point(0, hours["total"].clone())]), "{hours}");
+            let nobody = server.get(&format!("/v1/videos/nobody/stats?function={function}")).await.json();
+            assert!(nobody["total"].is_null() || nobody["total"].as_f64() == Some(0.0), "{nobody}");
+        }
+    });
+}
+
+/// What stands for the values of a bin.
+fn near(value: f64) -> f64 {
+    let mut quantiles = Quantiles::default();
+    quantiles.add(value);
+    quantiles.at(50).unwrap()
+}
+
+#[test]
+fn windows_that_a_function_was_not_kept_of_are_not_answered_for_it() {
+    Server::run(|server| async move {
+        server.queries.count_with("v", "view", 0, 50, Detail { kept: Kept::NONE, value: Some(1.0), user: None });
+        server.queries.count_with("v", "view", 0, 50, Detail { kept: Kept::ALL, value: Some(1.0), user: None });
+        server.queries.count_with("v", "view", 2, 50, Detail { kept: Kept::ALL, value: Some(2.0), user: None });
+        server.queries.announce(300, HOUR, [10, 20]);
+        let refused = server.get("/v1/videos/v/stats?function=sum").await;
+        assert_eq!(refused.status, 410, "{refused:?}");
+        assert_has(&refused.json(), &json!({"type": "urn:tidemark:function-not-kept", "oldest_start": 60_000}), "sum");
+        let later = server.get("/v1/videos/v/stats?function=sum&start=60000").await.json();
+        assert_has(&later, &json!({"total": 2.0}), "sum");
+        assert_eq!(server.get("/v1/videos/v/stats").await.json()["total"], 3);
+    });
+}
+
+#[test]
 fn what_cannot_be_answered_is_refused_by_name() {
     let id_of_129 = format!("/v1/videos/{}/stats", "x".repeat(129));
     let long = format!("/v1/videos/v/stats?granularity={}", "%1b".repeat(9000));
@@ -136,7 +203,8 @@ fn what_cannot_be_answered_is_refused_by_name() {
         ("/v1/videos/v/stats?strat=5", 400, json!({"parameter": "strat"})),
         ("/v1/videos/v/stats?video_id=w", 400, json!({"parameter": "video_id"})),
         ("/v1/videos/v/stats?start=5&start=5", 400, json!({"parameter": "start", "detail": "start is given twice"})),
-        ("/v1/videos/v/stats?function=sum", 400, json!({"parameter": "function", "available": ["count"]})),
+        ("/v1/videos/v/stats?function=median", 400, json!({"parameter": "function", "available": FUNCTIONS})),
+        ("/v1/videos/v/stats?function=sum&event_type=like", 400, json!({"parameter": "function"})),
         ("/v1/videos/v/stats?granularity=week", 400, json!({"parameter": "granularity"})),
         ("/v1/videos/v/stats?event_type=View", 400, json!({"parameter": "event_type"})),
         ("/v1/videos/v/stats?event_type=", 400, json!({"parameter": "event_type"})),
@@ -317,7 +385,7 @@ fn a_batch_with_a_fault_is_refused_whole() {
         (r#"[{"video_id":"v"},{"video_id":"v","strat":1}]"#.to_owned(), 400, json!({"index": 1})),
         (r#"[{"video_id":"v","video_id":"v"}]"#.to_owned(), 400, json!({"index": 0})),
         (r#"[{"video_id":"v","start":1.5}]"#.to_owned(), 400, json!({"index": 0})),
-        (r#"[{"video_id":"v","function":"p99"}]"#.to_owned(), 400, json!({"index": 0, "available": ["count"]})),
+        (r#"[{"video_id":"v","function":"p98"}]"#.to_owned(), 400, json!({"index": 0, "available": FUNCTIONS})),
         (
             r#"[{"video_id":"v","as_of":100},{"video_id":"v","as_of":200}]"#.to_owned(),
             400,

@@ -7,9 +7,10 @@ use connectors::json::JsonEvents;
 use crossbeam_channel::Sender;
 use dataflows::{
     control::{Ear, Mailbox, Outcome},
+    functions::Functions,
     graph::{self, Job, Serve, Start},
     index::Questions,
-    lane::Ended,
+    lane::{Ended, Format},
     port::PartitionId,
 };
 use timely::{
@@ -44,6 +45,10 @@ pub struct Crew {
     pub plan: Arc<Plan>,
     pub start: Arc<Start>,
     pub retain_ms: u64,
+    /// What is kept beside the counts.
+    pub functions: Functions,
+    /// Whether the sink wants hours and days.
+    pub rolls_up: bool,
     /// Of each worker.
     pub unwritten_max: usize,
     pub input: Arc<dyn Input>,
@@ -98,7 +103,7 @@ impl Crew {
         let (replies, tops, facts) = (Arc::clone(&self.shelf), Arc::clone(&self.shelf), Arc::clone(&self.facts));
         let (plan, input) = (Arc::clone(&self.plan), Arc::clone(&self.input));
         Job {
-            decode: JsonEvents,
+            format: Format { decode: JsonEvents, functions: self.functions.clone() },
             rules: self.plan.rules,
             key: self.plan.identity.key,
             start: Arc::clone(&self.start),
@@ -117,6 +122,7 @@ impl Crew {
             }),
             take_cut: Box::new(move |cut| tell(&cuts, Word::Cut(cut))),
             write_from: self.plan.write_from,
+            rolls_up: self.rolls_up,
             unwritten_max: self.unwritten_max,
             take_all: None,
             serve: Some(Serve {

@@ -17,9 +17,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use dataflows::{
-    checkpoint::{coordinator::StoredPart, manifest::PartInfo, part::PartState},
+    checkpoint::{coordinator::StoredPart, manifest::PartInfo},
     control::{Mailbox, Message, Outcome},
-    port::{CheckpointStore, CountSink, PartitionId, Version},
+    port::{CheckpointStore, CountRow, CountSink, PartitionId, Version},
     rules::Rules,
     tally::WorkerCut,
     time::EventTime,
@@ -133,25 +133,20 @@ impl Keeper {
         let version = self.version(number);
         under_way.cuts.iter().try_for_each(|cut| {
             let watermark = cut.partitions.watermark(cut.frontier, &self.rules);
-            self.write(version, &cut.part, watermark, cut.frontier)
+            let mut rows = rows::rows(&cut.part, Which::Unwritten, watermark, cut.frontier);
+            rows.extend_from_slice(&cut.rollups);
+            self.write(version, &rows, cut.frontier)
         })
     }
 
-    /// Writes the unwritten rows of a part, unless the sink has newer ones.
-    fn write(
-        &mut self,
-        version: Version,
-        part: &PartState,
-        watermark: EventTime,
-        frontier: EventTime,
-    ) -> Result<(), Failure> {
+    /// Writes rows of a frontier, unless the sink has newer ones.
+    fn write(&mut self, version: Version, rows: &[CountRow], frontier: EventTime) -> Result<(), Failure> {
         let Some(sink) = self.sink.as_mut().filter(|_| self.write_from <= frontier) else { return Ok(()) };
-        let rows = rows::rows(part, Which::Unwritten, watermark, frontier);
         if rows.is_empty() {
             return Ok(());
         }
         self.facts.while_rows_wait(self.sink_name, rows.len(), || {
-            patiently(&self.facts, self.sink_reach, || sink.write(version, &rows))
+            patiently(&self.facts, self.sink_reach, || sink.write(version, rows))
         })
     }
 

@@ -119,6 +119,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     let (mailbox, errors, stopped) = (Mailbox::default(), Arc::new(FirstError::default()), Arc::new(Notify::new()));
     let (words, inbox) = crossbeam_channel::unbounded();
     let Opened { input, checkpoints, sink, letters, plan, state: counts, chain, acknowledged } = opened;
+    let rolls_up = sink.as_ref().is_some_and(|sink| sink.wants_rollups());
     let again = settings.clone();
     let lead = letters.map(|letters| Lead {
         identity: plan.identity.clone(),
@@ -154,6 +155,8 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         start: Arc::new(plan.start(counts)),
         // Longer than what may be asked, so that no announced frontier is merged while it is asked for.
         retain_ms: settings.index.as_of_ms + plan.rules.alignment_ms,
+        functions: settings.functions.clone(),
+        rolls_up,
         unwritten_max: unwritten_max(settings, place),
         plan: Arc::new(plan),
         input: Arc::clone(&input),
@@ -232,6 +235,7 @@ fn http_state(
         ingest: Arc::new(Door { log: opened.input.door(), refusals }),
         check: Arc::new(JsonCheck),
         status: Arc::new(health),
+        functions: settings.functions.clone(),
         token_sha256: token.map(|token| Sha256::digest(token).into()),
         limits: limits(&settings.http),
     };

@@ -353,7 +353,10 @@ fn rewrite(
     state: &PartState,
     which: Which,
 ) -> Result<(), SinkError> {
-    let rows = rows::rows(state, which, manifest.watermark, manifest.frontier);
+    let mut rows = rows::rows(state, which, manifest.watermark, manifest.frontier);
+    if sink.wants_rollups() {
+        rows.extend(rows::rollups(state, which, manifest.watermark, manifest.frontier));
+    }
     if !rows.is_empty() {
         tracing::info!(rows = rows.len(), "writing the rows again that the store may not hold");
         let claim = Claim { history: manifest.history, generation, frontier: manifest.frontier };

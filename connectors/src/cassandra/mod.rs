@@ -95,7 +95,7 @@ impl Link {
     }
 
     fn upsert_text(&self) -> &str {
-        self.statements.upsert.get_statement()
+        self.statements.upserts[0].get_statement()
     }
 }
 
@@ -192,6 +192,10 @@ impl CountSink for Tables {
     fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
         let (link, name, claim) = (Arc::clone(&self.shared.link), self.shared.name.clone(), claim.clone());
         self.shared.worker.ask(async move { claim::set(&link.session, &link.statements, &name, &claim).await })
+    }
+
+    fn wants_rollups(&self) -> bool {
+        true
     }
 
     fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError> {

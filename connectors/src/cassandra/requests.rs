@@ -3,7 +3,10 @@
 
 use std::{mem, ops::Range};
 
-use dataflows::port::{CountRow, Version};
+use dataflows::{
+    port::{CountRow, Version},
+    rollup::Width,
+};
 
 use super::statements::Upsert;
 
@@ -20,8 +23,8 @@ impl Requests {
     /// Of several rows of one window the last stays, as if they had been written one after the other. Gives the row
     /// that can't be stored instead, if there is one.
     pub(super) fn plan(version: Version, rows: &[CountRow]) -> Result<Self, &CountRow> {
-        fn key(row: &CountRow) -> (&str, &str, u64) {
-            (&row.video_id, &row.event_type, row.window_start)
+        fn key(row: &CountRow) -> (Width, &str, &str, u64) {
+            (row.width, &row.video_id, &row.event_type, row.window_start)
         }
         let mut sorted: Vec<&CountRow> = rows.iter().collect();
         sorted.sort_by(|a, b| key(a).cmp(&key(b)));
@@ -60,6 +63,8 @@ mod tests {
             event_type: "view".to_owned(),
             window_start,
             count,
+            width: Width::Minute,
+            stats: None,
             is_final: false,
             as_of: 1,
         }

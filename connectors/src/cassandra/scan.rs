@@ -7,7 +7,7 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use dataflows::{port::CountRow, time::EventTime};
+use dataflows::{port::CountRow, rollup::Width, time::EventTime};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use scylla::{
     errors::ExecutionError,
@@ -161,6 +161,9 @@ fn count_row((video_id, event_type, window_start, count, is_final, as_of): Store
         event_type,
         window_start: u64::try_from(window_start?.0).ok()?,
         count: u64::try_from(count?).ok()?,
+        // Functions are written for others to read: the tables don't hold all of what they are made of.
+        width: Width::Minute,
+        stats: None,
         is_final: is_final?,
         as_of: u64::try_from(as_of?.0).ok()?,
     })

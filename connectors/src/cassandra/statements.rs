@@ -1,13 +1,21 @@
 //! The prepared statements.
 
+use chrono::{DateTime, Datelike as _};
 use dataflows::{
+    functions::{Function, Value},
     port::{CountRow, Version},
+    rollup::Width,
     time::EventTime,
 };
 use scylla::{
     client::session::Session,
+    errors::SerializationError,
+    serialize::{
+        row::{RowSerializationContext, SerializeRow},
+        writers::RowWriter,
+    },
     statement::{Consistency, Statement, prepared::PreparedStatement},
-    value::{CqlDate, CqlTimestamp},
+    value::{CqlDate, CqlTimestamp, MaybeUnset},
 };
 
 use super::{CassandraError, schema, version};
@@ -23,7 +31,8 @@ pub(super) const DAY_MS: u64 = 86_400_000;
 const PAGE_ROWS: i32 = 5_000;
 
 pub(super) struct Statements {
-    pub(super) upsert: PreparedStatement,
+    /// By width.
+    pub(super) upserts: [PreparedStatement; 3],
     pub(super) scan: PreparedStatement,
     pub(super) scan_all: PreparedStatement,
     pub(super) claim: PreparedStatement,
@@ -41,11 +50,11 @@ impl Statements {
         let one = async |text: String| prepare(session, Statement::new(text)).await;
         let columns = "video_id, event_type, window_start, count, final, as_of";
         Ok(Self {
-            upsert: one(format!(
-                "INSERT INTO {minute} (video_id, event_type, day, window_start, count, final, as_of) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
-            ))
-            .await?,
+            upserts: [
+                one(upsert(keyspace, Width::Minute)).await?,
+                one(upsert(keyspace, Width::Hour)).await?,
+                one(upsert(keyspace, Width::Day)).await?,
+            ],
             scan: one(format!(
                 "SELECT {columns} FROM {minute} WHERE video_id = ? AND event_type = ? AND day = ? \
                  AND window_start >= ? AND window_start < ?"
@@ -84,6 +93,19 @@ impl Statements {
     }
 }
 
+fn upsert(keyspace: &str, width: Width) -> String {
+    let (table, date) = match width {
+        Width::Minute => (schema::MINUTE.name, Some("day")),
+        Width::Hour => (schema::HOUR.name, Some("month")),
+        Width::Day => (schema::DAY.name, None),
+    };
+    let (column, mark) = date.map_or_else(Default::default, |column| (format!("{column}, "), "?, "));
+    format!(
+        "INSERT INTO {keyspace}.{table} (video_id, event_type, {column}window_start, count, sum, min, max, distinct_users, \
+     final, as_of) VALUES (?, ?, {mark}?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+    )
+}
+
 async fn prepare(session: &Session, statement: Statement) -> Result<PreparedStatement, CassandraError> {
     let text = statement.contents.clone();
     let mut prepared = session.prepare(statement).await.map_err(|cause| CassandraError::of_prepare(&text, cause))?;
@@ -96,6 +118,12 @@ pub(super) fn cql_time(time: EventTime) -> Option<CqlTimestamp> {
     i64::try_from(time).ok().map(CqlTimestamp)
 }
 
+/// The first day of a time's month, UTC, as a CQL date.
+fn cql_month(time: EventTime) -> Option<CqlDate> {
+    let day = DateTime::from_timestamp_millis(i64::try_from(time).ok()?)?.day0();
+    cql_day(time)?.0.checked_sub(day).map(CqlDate)
+}
+
 /// The UTC day of a time as a CQL date.
 pub(super) fn cql_day(time: EventTime) -> Option<CqlDate> {
     u32::try_from(time / DAY_MS).ok()?.checked_add(EPOCH_DAY).map(CqlDate)
@@ -104,51 +132,98 @@ pub(super) fn cql_day(time: EventTime) -> Option<CqlDate> {
 /// A row with the values that the upsert binds.
 #[derive(Debug, PartialEq)]
 pub(super) struct Upsert {
+    width: Width,
     video_id: String,
     event_type: String,
-    day: CqlDate,
+    /// The day of a minute, the month of an hour.
+    date: Option<CqlDate>,
     window_start: CqlTimestamp,
     count: i64,
+    /// Sum, least, greatest.
+    values: [Option<f64>; 3],
+    distinct_users: Option<i64>,
     is_final: bool,
     as_of: CqlTimestamp,
     timestamp: i64,
 }
 
-/// What an upsert binds.
-pub(super) type Values<'a> = (&'a str, &'a str, CqlDate, CqlTimestamp, i64, bool, CqlTimestamp, i64);
-
 impl Upsert {
     /// `None` where a number does not fit its column.
     pub(super) fn new(version: Version, row: &CountRow) -> Option<Self> {
         Some(Self {
+            width: row.width,
             video_id: row.video_id.clone(),
             event_type: row.event_type.clone(),
-            day: cql_day(row.window_start)?,
+            date: match row.width {
+                Width::Minute => Some(cql_day(row.window_start)?),
+                Width::Hour => Some(cql_month(row.window_start)?),
+                Width::Day => None,
+            },
             window_start: cql_time(row.window_start)?,
             count: i64::try_from(row.count).ok()?,
+            values: values_of(row),
+            distinct_users: users_of(row),
             is_final: row.is_final,
             as_of: cql_time(row.as_of)?,
             timestamp: version::timestamp(version)?,
         })
     }
 
-    pub(super) fn values(&self) -> Values<'_> {
-        (
-            &self.video_id,
-            &self.event_type,
-            self.day,
-            self.window_start,
-            self.count,
-            self.is_final,
-            self.as_of,
-            self.timestamp,
-        )
+    /// Which of the statements it is for.
+    pub(super) fn statement<'a>(&self, statements: &'a Statements) -> &'a PreparedStatement {
+        &statements.upserts[self.width as usize]
     }
 
     /// Whether both rows are in one partition.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
-        (&self.video_id, &self.event_type, self.day) == (&other.video_id, &other.event_type, other.day)
+        let partition = |upsert: &Self| (upsert.width, upsert.date);
+        partition(self) == partition(other)
+            && (&self.video_id, &self.event_type) == (&other.video_id, &other.event_type)
     }
+}
+
+/// Its values in the order of its statement. Unset leaves no tombstone where there is nothing.
+impl SerializeRow for Upsert {
+    fn serialize(
+        &self,
+        context: &RowSerializationContext<'_>,
+        writer: &mut RowWriter<'_>,
+    ) -> Result<(), SerializationError> {
+        let (video, kind, start, end) = (&self.video_id, &self.event_type, self.window_start, self.is_final);
+        let [sum, least, greatest] = self.values.map(MaybeUnset::from_option);
+        let users = MaybeUnset::from_option(self.distinct_users);
+        let (count, as_of, timestamp) = (self.count, self.as_of, self.timestamp);
+        match self.date {
+            Some(date) => (video, kind, date, start, count, sum, least, greatest, users, end, as_of, timestamp)
+                .serialize(context, writer),
+            None => (video, kind, start, count, sum, least, greatest, users, end, as_of, timestamp)
+                .serialize(context, writer),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// Sum, least and greatest, where all events of the window have told of their values.
+fn values_of(row: &CountRow) -> [Option<f64>; 3] {
+    [Function::Sum, Function::Min, Function::Max].map(|function| match function_of(function, row)? {
+        Value::Real(value) => Some(value),
+        Value::Whole(_) | Value::None => None,
+    })
+}
+
+fn users_of(row: &CountRow) -> Option<i64> {
+    match function_of(Function::Distinct, row)? {
+        Value::Whole(users) => i64::try_from(users).ok(),
+        Value::Real(_) | Value::None => None,
+    }
+}
+
+fn function_of(function: Function, row: &CountRow) -> Option<Value> {
+    let stats = row.stats.as_ref().filter(|stats| stats.whole(row.count).holds(function.needs()))?;
+    Some(function.of(row.count, stats).0)
 }
 
 #[cfg(test)]
@@ -173,6 +248,8 @@ mod tests {
             event_type: "view".to_owned(),
             window_start: 0,
             count: i64::MAX as u64,
+            width: Width::Minute,
+            stats: None,
             is_final: false,
             as_of: i64::MAX as u64,
         };

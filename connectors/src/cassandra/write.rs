@@ -177,13 +177,12 @@ fn gave_up(link: &Link, last_error: Option<ExecutionError>) -> CassandraError {
 async fn fly(link: Arc<Link>, rows: Arc<[Upsert]>, request: Request, sent_in: Era) -> Done {
     let upserts = &rows[request.rows.clone()];
     let result = match upserts {
-        [row] => link.session.execute_unpaged(&link.statements.upsert, row.values()).await,
+        [row] => link.session.execute_unpaged(row.statement(&link.statements), row).await,
         rows => {
-            let statement = BatchStatement::PreparedStatement(link.statements.upsert.clone());
+            let statement = BatchStatement::PreparedStatement(rows[0].statement(&link.statements).clone());
             let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![statement; rows.len()]);
             batch.set_is_idempotent(true);
-            let values: Vec<_> = rows.iter().map(Upsert::values).collect();
-            link.session.batch(&batch, values).await
+            link.session.batch(&batch, rows).await
         }
     };
     if !result.as_ref().is_err_and(error::was_not_sent) {

@@ -220,7 +220,7 @@ impl Store {
         opened: &Opened,
         writer: &mut Writer,
         version: Version,
-        rows: BTreeMap<Vec<u8>, [u8; layout::VALUE_BYTES]>,
+        rows: BTreeMap<Vec<u8>, Vec<u8>>,
     ) -> Result<(), Error> {
         let mut batch = fjall::OwnedWriteBatch::with_capacity(opened.database.clone(), rows.len() + 1);
         for (key, value) in rows {

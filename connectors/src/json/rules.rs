@@ -1,25 +1,15 @@
 //! What the values of an event must obey: the table of the contract's section 1.
 
 use chrono::NaiveDate;
+pub(super) use dataflows::event::is_event_type;
 use dataflows::{
-    event::{EVENT_TYPE_BYTES_MAX, ID_BYTES_MAX},
+    event::ID_BYTES_MAX,
     time::{EVENT_TIME_MAX, EventTime},
 };
 
 /// An `event_id`, `video_id` or `user_id`: 1–128 bytes, no U+0000–001F, no U+007F.
 pub(super) fn is_id(text: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&text.len()) && !text.bytes().any(|byte| byte.is_ascii_control())
-}
-
-/// `[a-z][a-z0-9_.-]{0,63}`
-#[inline]
-pub(super) fn is_event_type(text: &str) -> bool {
-    let is_letter = |byte: &u8| byte.is_ascii_lowercase();
-    let may_follow = |byte: &u8| is_letter(byte) || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
-    match text.as_bytes() {
-        [first, rest @ ..] => rest.len() < EVENT_TYPE_BYTES_MAX && is_letter(first) && rest.iter().all(may_follow),
-        [] => false,
-    }
 }
 
 /// Epoch milliseconds from decimal digits, however many.

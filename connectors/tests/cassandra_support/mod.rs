@@ -12,7 +12,7 @@ use std::{
 };
 
 use connectors::cassandra::{Settings, Tables};
-use dataflows::port::CountRow;
+use dataflows::{port::CountRow, rollup::Width};
 use scylla::{
     client::{session::Session, session_builder::SessionBuilder},
     deserialize::row::DeserializeRow,
@@ -106,6 +106,8 @@ pub fn row(video_id: &str, window_start: u64, count: u64) -> CountRow {
         event_type: "view".to_owned(),
         window_start,
         count,
+        width: Width::Minute,
+        stats: None,
         is_final: false,
         as_of: 1,
     }

@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 
 use crate::{
     dedup::RememberedId,
+    functions::stats::Stats,
     letter::DeadLetter,
     ruling::Ruling,
     series::{SeriesNo, SeriesTable},
@@ -27,6 +28,7 @@ struct GroupFold {
     series: SeriesTable,
     ids: Vec<RememberedId>,
     cells: HashMap<(SeriesNo, Minute), CellState, foldhash::fast::FixedState>,
+    stats: HashMap<(SeriesNo, Minute), Stats, foldhash::fast::FixedState>,
 }
 
 impl Fold {
@@ -63,6 +65,9 @@ impl GroupFold {
             let series = places[cell.series.0 as usize];
             self.cells.insert((series, cell.minute), CellState { series, ..cell });
         }
+        for (place, minute, stats) in group.stats {
+            self.stats.insert((places[place.0 as usize], minute), stats);
+        }
     }
 
     fn finish(self) -> GroupState {
@@ -71,7 +76,8 @@ impl GroupFold {
             (name.video_id.to_string(), name.event_type.to_string())
         };
         let names = (0..self.series.len() as u32).map(name).collect();
-        GroupState { names, ids: self.ids, cells: self.cells.into_values().collect() }
+        let stats = self.stats.into_iter().map(|((series, minute), stats)| (series, minute, stats)).collect();
+        GroupState { names, ids: self.ids, cells: self.cells.into_values().collect(), stats }
     }
 }
 
@@ -93,6 +99,7 @@ mod tests {
                     unwritten,
                 })
                 .collect(),
+            stats: Vec::new(),
         };
         state
     }

@@ -5,11 +5,13 @@
 //!
 //! Sections by kind: 1 names (count 4, then per name video id and event type, each length 4 and bytes), 2 ids
 //! ([`super::rows::IdRow`]), 3 cells ([`super::rows::CellRow`], whose series is a name's place in the group's names),
-//! 4 letters (see `put_letter`), 5 rulings (partition 4, what was ruled 4, offset 8 each). Groups with nothing in them have no sections.
+//! 4 letters (see `put_letter`), 5 rulings (partition 4, what was ruled 4, offset 8 each), 6 functions of cells (a name's place 4,
+//! minute 4 and [`Stats::encode`] each, of cells of this part). Groups with nothing in them have no sections.
 
 use crate::{
     dedup::{Remembered, RememberedId},
     event::{Cause, Reason},
+    functions::stats::Stats,
     identity::{KEY_GROUPS, KeyGroup},
     letter::DeadLetter,
     port::PartitionId,
@@ -29,6 +31,7 @@ const IDS: u32 = 2;
 const CELLS: u32 = 3;
 const LETTERS: u32 = 4;
 const RULINGS: u32 = 5;
+const STATS: u32 = 6;
 
 /// What one key group holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +42,12 @@ pub struct GroupState {
     pub ids: Vec<RememberedId>,
     /// Its cells; a series is a place among `names`.
     pub cells: Vec<CellState>,
+    /// The functions of those cells that have any; a series is a place among `names`.
+    pub stats: Vec<CellStats>,
 }
+
+/// The functions of one cell.
+pub type CellStats = (SeriesNo, Minute, Stats);
 
 /// The contents of a part, or what several come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +126,9 @@ impl PartState {
                 NAMES => group.names = names(section.payload).ok_or(bad("names that end too early"))?,
                 IDS => group.ids = ids(section.payload).ok_or(bad("half an id"))?,
                 CELLS => group.cells = cells(section.payload, group.names.len()).ok_or(bad("a cell without a name"))?,
+                STATS => {
+                    group.stats = stats(section.payload, group.names.len()).ok_or(bad("half a cell's functions"))?
+                }
                 LETTERS => self.letters.extend(letters(section.payload).ok_or(bad("half a letter"))?),
                 RULINGS => self.rulings.extend(rulings(section.payload).ok_or(bad("half a ruling"))?),
                 _ => return Err(bad("a kind of section that this build doesn't know")),
@@ -153,6 +164,13 @@ fn encode_group(writer: &mut FrameWriter, group: u32, state: &GroupState) {
         rows::encode(state.cells.iter().map(row), &mut bytes);
         writer.section(CELLS, group, &bytes);
     }
+    if !state.stats.is_empty() {
+        let mut fields = Fields::default();
+        for (series, minute, stats) in &state.stats {
+            stats.encode(fields.word(series.0).word(minute.0));
+        }
+        writer.section(STATS, group, &fields.0);
+    }
 }
 
 fn names(payload: &[u8]) -> Option<Vec<(String, String)>> {
@@ -181,6 +199,16 @@ fn cells(payload: &[u8], names: usize) -> Option<Vec<CellState>> {
         })
     };
     rows.into_iter().map(cell).collect()
+}
+
+fn stats(payload: &[u8], names: usize) -> Option<Vec<CellStats>> {
+    let mut fields = FieldReader(payload);
+    let mut stats = Vec::new();
+    while !fields.is_done() {
+        let (series, minute) = (fields.word()?, fields.word()?);
+        stats.push((SeriesNo(series), Minute(minute), Stats::decode(&mut fields)?));
+    }
+    stats.iter().all(|(series, ..)| (series.0 as usize) < names).then_some(stats)
 }
 
 /// A letter: partition 4, offset 8, reason 4, cause 4, append time 1 or 9, has a key 1 or 9 (its length), key and
@@ -273,6 +301,13 @@ pub fn group(number: usize) -> KeyGroup {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::functions::{Kept, stats::Detail};
+
+    fn some_stats() -> Stats {
+        let mut stats = Stats::default();
+        stats.add(Detail { kept: Kept::ALL, value: Some(12.5), user: Some(7) });
+        stats
+    }
 
     pub(crate) fn sample() -> PartState {
         let mut state = PartState::default();
@@ -283,6 +318,7 @@ pub(crate) mod tests {
                 CellState { series: SeriesNo(1), minute: Minute(9), count: u64::MAX, unwritten: true },
                 CellState { series: SeriesNo(0), minute: Minute(10), count: 1, unwritten: false },
             ],
+            stats: vec![(SeriesNo(0), Minute(10), some_stats()), (SeriesNo(1), Minute(9), Stats::default())],
         };
         state.groups[127].ids = vec![RememberedId { id: [1, 2], minute: Minute(0) }];
         let letter = |reason, key, append_time| DeadLetter {

@@ -255,6 +255,7 @@ impl<R: PartitionReader> PartitionReader for Unsteady<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollup::Width;
 
     /// Counts what gets through.
     #[derive(Default)]
@@ -286,6 +287,8 @@ mod tests {
             event_type: "view".to_owned(),
             window_start: 0,
             count: 1,
+            width: Width::Minute,
+            stats: None,
             is_final: false,
             as_of: 0,
         };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::SplitMix64;
 use crate::{
     port::{Claim, CountRow, CountSink, SinkError, Version},
+    rollup::Width,
     time::{EVENT_TIME_MAX, MINUTE_MS, floor_to},
 };
 
@@ -37,6 +38,8 @@ fn row(video_id: &str, window_start: u64, count: u64) -> CountRow {
         event_type: "view".to_owned(),
         window_start,
         count,
+        width: Width::Minute,
+        stats: None,
         is_final: false,
         as_of: 1,
     }
@@ -158,6 +161,8 @@ fn every_field_survives_and_no_key_shadows_another<S: CountSink>(
                     event_type: event_type.to_owned(),
                     window_start,
                     count: i64::MAX as u64 - rows.len() as u64,
+                    width: Width::Minute,
+                    stats: None,
                     is_final: rows.len().is_multiple_of(2),
                     as_of: EVENT_TIME_MAX - rows.len() as u64,
                 });

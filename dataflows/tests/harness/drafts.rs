@@ -59,6 +59,9 @@ pub struct Draft {
     pub off_ms: i64,
     pub append_ms: Option<i64>,
     pub bad: bool,
+    /// Thirds, so that no sum of them is exact in doubles.
+    pub value: Option<i16>,
+    pub user: Option<u8>,
 }
 
 pub fn draft() -> impl Strategy<Value = Draft> {
@@ -70,8 +73,9 @@ pub fn draft() -> impl Strategy<Value = Draft> {
         2 => 1_000_000..=1_000_050_i64,
     ];
     let append = prop_oneof![3 => Just(None), 1 => (-40_000..=40_000_i64).prop_map(Some)];
-    (0..60_u8, 0..VIDEOS, 0..2_u8, 0..4_000_u64, off, append, 0..30_u8).prop_map(
-        |(id, video, kind, step_ms, off_ms, append_ms, bad)| Draft {
+    let more = (prop::option::of(-300..300_i16), prop::option::of(0..20_u8));
+    (0..60_u8, 0..VIDEOS, 0..2_u8, 0..4_000_u64, off, append, 0..30_u8, more).prop_map(
+        |(id, video, kind, step_ms, off_ms, append_ms, bad, (value, user))| Draft {
             id,
             video,
             kind,
@@ -79,6 +83,8 @@ pub fn draft() -> impl Strategy<Value = Draft> {
             off_ms,
             append_ms,
             bad: bad == 0,
+            value,
+            user,
         },
     )
 }
@@ -95,8 +101,11 @@ pub fn log(drafts: &[Draft], partitions: usize) -> Log {
             b"{".to_vec()
         } else {
             let kind = ["view", "like"][usize::from(draft.kind)];
+            let value =
+                draft.value.map_or_else(String::new, |thirds| format!(r#","value":{}"#, f64::from(thirds) / 3.0));
+            let user = draft.user.map_or_else(String::new, |user| format!(r#","user_id":"u{user}""#));
             format!(
-                r#"{{"event_id":"e{}","video_id":"v{}","event_type":"{kind}","timestamp":{time}}}"#,
+                r#"{{"event_id":"e{}","video_id":"v{}","event_type":"{kind}","timestamp":{time}{value}{user}}}"#,
                 draft.id, draft.video
             )
             .into_bytes()

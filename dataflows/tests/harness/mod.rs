@@ -23,10 +23,11 @@ use dataflows::{
     checkpoint::{coordinator::StoredPart, fold::Fold, manifest::PartInfo, part::PartState},
     control::{Ear, Mailbox, Message, Outcome},
     event::{self, Cause},
+    functions::{Functions, Kept, stats::Stats},
     graph::{self, Job, Serve, Start},
     identity::IdKey,
     index::Questions,
-    lane::Ended,
+    lane::{Ended, Format},
     ledger::Ledger,
     port::{CountRow, Decode, PartitionId, PartitionReader, Reached, Record, SourceError, Timer},
     query::{Answer, Question},
@@ -82,8 +83,8 @@ impl Decode for PlainJson {
             video_id: text("video_id")?,
             event_type: text("event_type")?,
             event_time: value["timestamp"].as_u64().ok_or(Cause::Type)?,
-            user_id: None,
-            value: None,
+            user_id: value["user_id"].as_str().map(|user| user.to_owned().into()),
+            value: value["value"].as_f64(),
         })
     }
 }
@@ -190,6 +191,10 @@ pub struct Setup {
     pub unwritten_max: usize,
     /// What reading is like.
     pub reading: Reading,
+    /// What is kept beside the counts.
+    pub functions: Functions,
+    /// Whether the sink wants hours and days.
+    pub rolls_up: bool,
 }
 
 /// What the partitions are like to read.
@@ -217,6 +222,8 @@ impl Setup {
             write_from: 0,
             unwritten_max: usize::MAX,
             reading: Reading::Steady,
+            functions: Functions::default(),
+            rolls_up: false,
         }
     }
 }
@@ -240,7 +247,7 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
     let sender = || send.clone();
     let (cuts, all, outcomes, told, failed) = (sender(), sender(), sender(), sender(), sender());
     Job {
-        decode: PlainJson,
+        format: Format { decode: PlainJson, functions: setup.functions.clone() },
         rules: setup.rules,
         key: IdKey([7, 8]),
         start: Arc::clone(&setup.start),
@@ -254,6 +261,7 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
         }),
         on_quiet: None,
         write_from: setup.write_from,
+        rolls_up: setup.rolls_up,
         unwritten_max: setup.unwritten_max,
         tell: Box::new(move |announcement| {
             if index == 0 {
@@ -274,6 +282,17 @@ fn job(setup: &Setup, index: usize, at_end: Reached, send: &mpsc::Sender<Event>)
 
 /// Replays bounded input; gives all counts and the ledgers.
 pub fn replay(setup: Setup) -> (Counts, Vec<Ledger>) {
+    let (rows, ledgers) = replay_rows(setup);
+    let mut counts = Counts::new();
+    for row in rows {
+        let before = counts.insert((row.video_id, row.event_type, row.window_start), row.count);
+        assert_eq!(before, None, "a cell lives on one worker");
+    }
+    (counts, ledgers)
+}
+
+/// Replays bounded input; gives all rows and the ledgers.
+pub fn replay_rows(setup: Setup) -> (Vec<CountRow>, Vec<Ledger>) {
     let (send, events) = mpsc::channel();
     let workers = setup.workers;
     let config = timely::Config::process(workers);
@@ -285,7 +304,7 @@ pub fn replay(setup: Setup) -> (Counts, Vec<Ledger>) {
     for joined in guards.join() {
         joined.expect("no worker panics");
     }
-    let mut counts = Counts::new();
+    let mut all = Vec::new();
     let mut last = None;
     let mut ends = 0;
     for event in events {
@@ -293,10 +312,7 @@ pub fn replay(setup: Setup) -> (Counts, Vec<Ledger>) {
             Event::Told(announcement) => last = Some(announcement),
             Event::End(rows) => {
                 ends += 1;
-                for row in rows {
-                    let before = counts.insert((row.video_id, row.event_type, row.window_start), row.count);
-                    assert_eq!(before, None, "a cell lives on one worker");
-                }
+                all.extend(rows);
             }
             _ => {}
         }
@@ -304,7 +320,7 @@ pub fn replay(setup: Setup) -> (Counts, Vec<Ledger>) {
     assert_eq!(ends, workers, "every worker gives what it has");
     let last = last.expect("the end is announced");
     assert_eq!((last.frontier, last.watermark), (END_OF_TIME, END_OF_TIME), "everything is final");
-    (counts, last.partitions.into_iter().map(|at| at.ledger).collect())
+    (all, last.partitions.into_iter().map(|at| at.ledger).collect())
 }
 
 impl Live {
@@ -455,15 +471,36 @@ impl Live {
     }
 
     pub fn ask(&self, video: &str, kind: &str, as_of: EventTime) -> Vec<(Minute, u64)> {
+        match self.answer(video, kind, Kept::NONE, as_of) {
+            Answer::Cells(cells) => cells.iter().map(|cell| (cell.minute, cell.count)).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All functions of the videos that drafts are of, with the counts.
+    pub fn functions(&self, as_of: EventTime) -> BTreeMap<(String, String, EventTime), (u64, Stats)> {
+        let mut functions = BTreeMap::new();
+        for video in (0..drafts::VIDEOS).map(|video| format!("v{video}")) {
+            for kind in ["view", "like"] {
+                let Answer::Functions(cells) = self.answer(&video, kind, Kept::ALL, as_of) else {
+                    panic!("functions were asked for")
+                };
+                for (cell, stats) in cells {
+                    functions.insert((video.clone(), kind.to_owned(), cell.minute.start()), (cell.count, stats));
+                }
+            }
+        }
+        functions
+    }
+
+    fn answer(&self, video: &str, kind: &str, functions: Kept, as_of: EventTime) -> Answer {
         let (first, end) = (Minute(0), Minute(u32::MAX));
-        let question = Question { video_id: video.into(), event_type: kind.into(), first, end, as_of };
+        let question = Question { video_id: video.into(), event_type: kind.into(), first, end, functions, as_of };
         assert!(self.desk.ask(1, question));
         loop {
             match self.next() {
-                Event::Answer(1, Answer::Cells(cells)) => {
-                    return cells.iter().map(|cell| (cell.minute, cell.count)).collect();
-                }
-                Event::Answer(_, other) => panic!("{other:?}"),
+                Event::Answer(1, answer) => return answer,
+                Event::Answer(other, _) => panic!("nobody asked {other}"),
                 _ => {}
             }
         }

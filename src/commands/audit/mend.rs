@@ -9,7 +9,7 @@ use dataflows::{
     port::{Claim, Version},
 };
 
-use super::Difference;
+use super::{Difference, Right};
 use crate::{
     config::Settings,
     exit::{Exit, Failure},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Writes the rows of these differences as they should be at the checkpoint.
-pub fn write(settings: &Settings, manifest: &Manifest, wrong: &[Difference]) -> Result<(), Failure> {
+pub fn write(settings: &Settings, manifest: &Manifest, wrong: &[Difference], right: &Right<'_>) -> Result<(), Failure> {
     let place = Place::alone(settings.workers.get());
     let reach = ports::sink_reach(settings);
     let Some(mut sink) = ports::sink(settings, &place)? else { return Ok(()) };
@@ -38,7 +38,10 @@ pub fn write(settings: &Settings, manifest: &Manifest, wrong: &[Difference]) -> 
     let generation = checkpoints
         .claim_generation(claim.generation)
         .map_err(|error| ports::checkpoints_reach(settings).failure(error))?;
-    let rows: Vec<_> = wrong.iter().map(|difference| difference.row(manifest)).collect();
+    let mut rows: Vec<_> = wrong.iter().map(|difference| difference.row(manifest, right)).collect();
+    if sink.wants_rollups() {
+        rows.extend(right.rollups(wrong, manifest));
+    }
     let claim = Claim { history: manifest.history, generation, frontier: manifest.frontier };
     let version = Version { generation, number: manifest.version.number };
     sink.set_claim(&claim).and_then(|()| sink.write(version, &rows)).map_err(|error| reach.failure(error))

@@ -34,7 +34,8 @@ const showTotals = (answers) => {
   const tiles = answers.map(({ event_type, function: fn, total, error }, place) => {
     const what = element("span", "what", swatch(place), fn === "count" ? event_type : `${fn} of ${event_type}`);
     const tile = element("li", "", what, element("span", "value", number(total)));
-    if (error !== undefined && error !== null) tile.append(element("span", "note", `error: ${typeof error === "number" ? number(error, 4) : error}`));
+    // Of an estimate, as a part of the value.
+    if (error !== undefined) tile.append(element("span", "note", error ? `within about ${number(100 * error, 1)} %` : "exact"));
     return tile;
   });
   byId("totals").replaceChildren(...tiles);

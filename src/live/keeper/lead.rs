@@ -29,7 +29,11 @@ use super::{
 use crate::{
     engine::reach::Reach,
     exit::{Exit, Failure},
-    live::{input::Input, plan::Identity},
+    live::{
+        input::Input,
+        plan::Identity,
+        rows::{self, Which},
+    },
     service::CheckpointFacts,
 };
 
@@ -185,7 +189,9 @@ impl Lead {
             }
             let state = read_back(keeper, &part.info)?;
             if self.writes_for_all {
-                keeper.write(version, &state, watermark, frontier)?;
+                // A sink that one process writes for all wants no hours and days.
+                let rows = rows::rows(&state, Which::Unwritten, watermark, frontier);
+                keeper.write(version, &rows, frontier)?;
             }
             news.extend(state.letters);
         }

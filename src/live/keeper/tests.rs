@@ -141,7 +141,7 @@ fn cut(number: u64, worker: usize, frontier: EventTime, workers: u64) -> WorkerC
     let ledger = Ledger { read: 2 * workers, counted: workers, late: workers, ..Ledger::default() };
     let at = PartitionState { ledger, ..PartitionState::default() };
     let partitions = Partitions(BTreeMap::from([(PartitionId(0), at)]));
-    WorkerCut { number, frontier, worker, part, counted: 1, paused_ms: 0, partitions }
+    WorkerCut { number, frontier, worker, rollups: Vec::new(), part, counted: 1, paused_ms: 0, partitions }
 }
 
 /// What a keeper hears of one checkpoint that goes well, with the first process's share of it.

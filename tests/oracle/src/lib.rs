@@ -11,6 +11,7 @@ pub mod clock;
 pub mod compare;
 pub mod corpus;
 pub mod event;
+pub mod functions;
 pub mod hostile;
 pub mod json;
 pub mod judge;

@@ -5,6 +5,7 @@
 //! keyspace "minutes"
 //!   key    video id (1-128 bytes, none below 0x20) | 0x00 | event type (1-64 bytes) | 0x00 | window start ms (8)
 //!   value  layout = 1 (1) | generation (8) | number (8) | count (8) | as_of ms (8) | final, 0 or 1 (1)      = 34 bytes
+//!          layout = 2 (1) | the same | functions, by Stats::encode of dataflows
 //! keyspace "claim"
 //!   "claim"   layout = 1 (1) | history (16) | generation (8) | frontier ms (8)                              = 33 bytes
 //!   "newest"  layout = 1 (1) | generation (8) | number (8), the greatest version that any row was written under = 17 bytes
@@ -13,14 +14,20 @@
 //! Neither id holds a zero byte, so no key is the beginning of another's part. The window start is found from the end.
 
 use dataflows::{
+    checkpoint::frame::{FieldReader, Fields},
     event::{EVENT_TYPE_BYTES_MAX, ID_BYTES_MAX},
+    functions::stats::Stats,
     port::{Claim, CountRow, Version},
+    rollup::Width,
     time::EventTime,
 };
 
 const LAYOUT: u8 = 1;
+/// Of a row with functions.
+const LAYOUT_FUNCTIONS: u8 = 2;
 
-pub(super) const VALUE_BYTES: usize = 34;
+/// Of a row without functions.
+const VALUE_BYTES: usize = 34;
 pub(super) const CLAIM_BYTES: usize = 33;
 pub(super) const VERSION_BYTES: usize = 17;
 
@@ -49,15 +56,17 @@ pub(super) fn key(video_id: &str, event_type: &str, window_start: EventTime) -> 
 }
 
 /// The value of a row.
-pub(super) fn value(version: Version, row: &CountRow) -> [u8; VALUE_BYTES] {
-    let mut value = [0; VALUE_BYTES];
-    value[0] = LAYOUT;
-    value[1..9].copy_from_slice(&version.generation.to_be_bytes());
-    value[9..17].copy_from_slice(&version.number.to_be_bytes());
-    value[17..25].copy_from_slice(&row.count.to_be_bytes());
-    value[25..33].copy_from_slice(&row.as_of.to_be_bytes());
-    value[33] = u8::from(row.is_final);
-    value
+pub(super) fn value(version: Version, row: &CountRow) -> Vec<u8> {
+    let mut value = Fields(Vec::with_capacity(VALUE_BYTES));
+    value.0.push(if row.stats.is_none() { LAYOUT } else { LAYOUT_FUNCTIONS });
+    for number in [version.generation, version.number, row.count, row.as_of] {
+        value.0.extend_from_slice(&number.to_be_bytes());
+    }
+    value.0.push(u8::from(row.is_final));
+    if let Some(stats) = &row.stats {
+        stats.encode(&mut value);
+    }
+    value.0
 }
 
 /// The row of a key and its value, and the version that wrote it; `None` if they are none.
@@ -71,6 +80,8 @@ pub(super) fn row(key: &[u8], value: &[u8]) -> Option<(Version, CountRow)> {
         event_type: text(&names[split + 1..], EVENT_TYPE_BYTES_MAX)?,
         window_start: u64::from_be_bytes(*window_start),
         count: number(value, 17)?,
+        width: Width::Minute,
+        stats: stats(value)?,
         as_of: number(value, 25)?,
         is_final: match value[33] {
             0 => false,
@@ -83,10 +94,22 @@ pub(super) fn row(key: &[u8], value: &[u8]) -> Option<(Version, CountRow)> {
 
 /// The version that a row's value was written under.
 pub(super) fn version_of_value(value: &[u8]) -> Option<Version> {
-    if value.len() != VALUE_BYTES || value[0] != LAYOUT {
-        return None;
+    let is_row = match value.first()? {
+        &LAYOUT => value.len() == VALUE_BYTES,
+        &LAYOUT_FUNCTIONS => VALUE_BYTES < value.len(),
+        _ => false,
+    };
+    is_row.then_some(Version { generation: number(value, 1)?, number: number(value, 9)? })
+}
+
+/// The functions of a row's value, if it has any; `None` if they are none.
+fn stats(value: &[u8]) -> Option<Option<Stats>> {
+    let mut fields = FieldReader(&value[VALUE_BYTES..]);
+    if fields.is_done() {
+        return Some(None);
     }
-    Some(Version { generation: number(value, 1)?, number: number(value, 9)? })
+    let stats = Stats::decode(&mut fields)?;
+    fields.is_done().then_some(Some(stats))
 }
 
 pub(super) fn claim_bytes(claim: &Claim) -> [u8; CLAIM_BYTES] {
@@ -132,6 +155,7 @@ fn text(bytes: &[u8], bytes_max: usize) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use dataflows::functions::{Kept, stats::Detail};
     use proptest::prelude::*;
 
     use super::*;
@@ -142,6 +166,8 @@ mod tests {
             event_type: "view".to_owned(),
             window_start: 0x0102_0304_0506_0708,
             count: 3,
+            width: Width::Minute,
+            stats: None,
             is_final: true,
             as_of: 4,
         };
@@ -181,11 +207,25 @@ mod tests {
             assert_eq!(row(&key, &value[..length]), None, "a value of {length} bytes");
         }
         assert_eq!(row(&key, &[&value[..], &[0]].concat()), None);
-        for (at, byte) in [(0, 0), (0, 2), (33, 2)] {
-            let mut other = value;
+        for (at, byte) in [(0, 0), (0, 2), (0, 3), (33, 2)] {
+            let mut other = value.clone();
             other[at] = byte;
             assert_eq!(row(&key, &other), None, "byte {at} is {byte}");
         }
+    }
+
+    #[test]
+    fn functions_are_behind_the_row_and_nothing_is_behind_them() {
+        let (version, mut expected) = sample();
+        let mut stats = Stats::default();
+        stats.add(Detail { kept: Kept::ALL, value: Some(1.5), user: Some(7) });
+        expected.stats = Some(stats);
+        let (key, value) = (key("v1", "view", expected.window_start).unwrap(), value(version, &expected));
+        assert_eq!(row(&key, &value), Some((version, expected)));
+        for length in 0..value.len() {
+            assert_eq!(row(&key, &value[..length]), None, "a value of {length} bytes");
+        }
+        assert_eq!(row(&key, &[&value[..], &[0]].concat()), None);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 use std::{os::unix::fs::PermissionsExt, process::Command, thread};
 
-use dataflows::testkit::{Faulty, Retrying, SplitMix64, sink_contract};
+use dataflows::{
+    rollup::Width,
+    testkit::{Faulty, Retrying, SplitMix64, sink_contract},
+};
 
 use super::*;
 
@@ -34,6 +37,8 @@ fn row(video_id: &str, event_type: &str, window_start: u64, count: u64) -> Count
         event_type: event_type.to_owned(),
         window_start,
         count,
+        width: Width::Minute,
+        stats: None,
         is_final: count.is_multiple_of(2),
         as_of: window_start + 1,
     }

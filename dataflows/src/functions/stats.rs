@@ -1,0 +1,349 @@
+//! The functions of one cell, or of several that were merged.
+//!
+//! Invariant: each group says of how many events it is (`events`). A cell has what is asked for where that is its count: events
+//! from before a group was kept are missing, which can be told and is never passed over.
+
+use differential_dataflow::difference::{IsZero, Semigroup};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Kept,
+    distinct::{Distinct, REGISTERS},
+    quantiles::Quantiles,
+    sum::ExactSum,
+};
+use crate::checkpoint::frame::{FieldReader, Fields};
+
+/// What one event adds.
+#[derive(Copy, Clone, Debug, Default, PartialEq)]
+pub struct Detail {
+    /// What is kept of it.
+    pub kept: Kept,
+    /// Its value.
+    pub value: Option<f64>,
+    /// Its user, by [`crate::identity::user_hash`].
+    pub user: Option<u64>,
+}
+
+/// What is known beside the count. Also the difference of an update of the index: zero where no events are left, as windows are
+/// taken out whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Stats(Box<Groups>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Groups {
+    values: Option<Of<Values>>,
+    distinct: Option<Of<Distinct>>,
+    quantiles: Option<Of<Quantiles>>,
+}
+
+/// A group with the number of events that went through it; negative where they are taken out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Of<T> {
+    events: i64,
+    group: T,
+}
+
+/// Of the events that have a value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Values {
+    /// How many there are.
+    pub number: u64,
+    /// What they come to.
+    pub sum: ExactSum,
+    least: Ordered,
+    greatest: Ordered,
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        let (least, greatest) = (Ordered::of(f64::INFINITY), Ordered::of(f64::NEG_INFINITY));
+        Self { number: 0, sum: ExactSum::default(), least, greatest }
+    }
+}
+
+/// A double whose bits sort as it does.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Ordered(u64);
+
+impl Ordered {
+    const SIGN: u64 = 1 << 63;
+
+    fn of(value: f64) -> Self {
+        // There is one zero.
+        let bits = (value + 0.0).to_bits();
+        Self(if bits & Self::SIGN == 0 { bits | Self::SIGN } else { !bits })
+    }
+
+    fn value(self) -> f64 {
+        f64::from_bits(if self.0 & Self::SIGN == 0 { !self.0 } else { self.0 & !Self::SIGN })
+    }
+}
+
+impl Values {
+    fn add(&mut self, value: f64) {
+        self.number += 1;
+        self.sum.add(&ExactSum::from(value));
+        self.least = self.least.min(Ordered::of(value));
+        self.greatest = self.greatest.max(Ordered::of(value));
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.number += other.number;
+        self.sum.add(&other.sum);
+        self.least = self.least.min(other.least);
+        self.greatest = self.greatest.max(other.greatest);
+    }
+
+    /// The least and the greatest, where there are any.
+    pub fn range(&self) -> Option<(f64, f64)> {
+        (self.number != 0).then(|| (self.least.value(), self.greatest.value()))
+    }
+
+    /// The exact sum, rounded, through their number, rounded. `None` where there are none, or the sum is beyond all doubles.
+    pub fn mean(&self) -> Option<f64> {
+        (self.number != 0).then(|| self.sum.rounded()).flatten().map(|sum| sum / self.number as f64)
+    }
+}
+
+impl Stats {
+    /// Adds one event.
+    pub fn add(&mut self, detail: Detail) {
+        let Groups { values, distinct, quantiles } = &mut *self.0;
+        add(values, detail.kept.values, detail.value, Values::add);
+        add(distinct, detail.kept.distinct, detail.user, Distinct::add);
+        add(quantiles, detail.kept.quantiles, detail.value, Quantiles::add);
+    }
+
+    /// Adds all of another.
+    pub fn merge(&mut self, other: &Self) {
+        merge(&mut self.0.values, &other.0.values, Values::merge);
+        merge(&mut self.0.distinct, &other.0.distinct, Distinct::merge);
+        merge(&mut self.0.quantiles, &other.0.quantiles, Quantiles::merge);
+    }
+
+    /// Only the groups of `kept`.
+    pub fn only(&self, kept: Kept) -> Self {
+        let Groups { values, distinct, quantiles } = &*self.0;
+        Self(Box::new(Groups {
+            values: values.clone().filter(|_| kept.values),
+            distinct: distinct.clone().filter(|_| kept.distinct),
+            quantiles: quantiles.clone().filter(|_| kept.quantiles),
+        }))
+    }
+
+    /// What takes all of this out of the index.
+    pub fn taken_out(&self) -> Self {
+        fn minus<T: Default>(group: &Option<Of<T>>) -> Option<Of<T>> {
+            group.as_ref().map(|of| Of { events: -of.events, group: T::default() })
+        }
+        let Groups { values, distinct, quantiles } = &*self.0;
+        Self(Box::new(Groups { values: minus(values), distinct: minus(distinct), quantiles: minus(quantiles) }))
+    }
+
+    /// The groups that are of exactly `events` events.
+    pub fn whole(&self, events: u64) -> Kept {
+        fn is_of<T>(group: &Option<Of<T>>, events: u64) -> bool {
+            group.as_ref().map_or(0, |of| of.events) == events as i64
+        }
+        let Groups { values, distinct, quantiles } = &*self.0;
+        Kept { values: is_of(values, events), distinct: is_of(distinct, events), quantiles: is_of(quantiles, events) }
+    }
+
+    /// Of the values, where they are kept.
+    pub fn values(&self) -> Option<&Values> {
+        self.0.values.as_ref().map(|of| &of.group)
+    }
+
+    /// The users, where they are kept.
+    pub fn distinct(&self) -> Option<&Distinct> {
+        self.0.distinct.as_ref().map(|of| &of.group)
+    }
+
+    /// The quantiles, where they are kept.
+    pub fn quantiles(&self) -> Option<&Quantiles> {
+        self.0.quantiles.as_ref().map(|of| &of.group)
+    }
+
+    /// The stored bytes, little-endian: which groups there are 4 (1 values, 2 exact users, 4 a sketch of users, 8 quantiles), then of
+    /// each its events 8 and: values their number 8, least 8 and greatest 8 (bits that sort), the sum's exponent 4 and its mantissa
+    /// (length 4, two's complement); users number 4 and hashes 8 each, or 16,384 registers; quantiles number 4, bin 4 and values 8 each.
+    pub fn encode(&self, into: &mut Fields) {
+        let Groups { values, distinct, quantiles } = &*self.0;
+        let users = match distinct {
+            None => 0,
+            Some(Of { group: Distinct::Exact(_), .. }) => EXACT,
+            Some(Of { group: Distinct::Sketch(_), .. }) => SKETCH,
+        };
+        let flag = |is_there: bool, flag: u32| if is_there { flag } else { 0 };
+        into.word(flag(values.is_some(), VALUES) | users | flag(quantiles.is_some(), QUANTILES));
+        if let Some(Of { events, group }) = values {
+            let (exponent, mantissa) = group.sum.to_parts();
+            into.long(*events as u64).long(group.number).long(group.least.0).long(group.greatest.0);
+            into.word(exponent as u32).bytes(&mantissa);
+        }
+        if let Some(Of { events, group }) = distinct {
+            into.long(*events as u64);
+            match group {
+                Distinct::Exact(hashes) => {
+                    into.word(hashes.len() as u32);
+                    for hash in hashes {
+                        into.long(*hash);
+                    }
+                }
+                Distinct::Sketch(registers) => into.0.extend_from_slice(registers),
+            }
+        }
+        if let Some(Of { events, group }) = quantiles {
+            into.long(*events as u64).word(group.0.len() as u32);
+            for (bin, values) in &group.0 {
+                into.word(*bin).long(*values);
+            }
+        }
+    }
+
+    /// Reads such bytes; `None` if they are no stats.
+    pub fn decode(fields: &mut FieldReader<'_>) -> Option<Self> {
+        let there = fields.word()?;
+        if there & !(VALUES | EXACT | SKETCH | QUANTILES) != 0 || there & EXACT != 0 && there & SKETCH != 0 {
+            return None;
+        }
+        let mut groups = Groups::default();
+        if there & VALUES != 0 {
+            groups.values = Some(Of { events: fields.long()? as i64, group: decode_values(fields)? });
+        }
+        if there & (EXACT | SKETCH) != 0 {
+            let (events, is_exact) = (fields.long()? as i64, there & EXACT != 0);
+            groups.distinct = Some(Of { events, group: decode_distinct(fields, is_exact)? });
+        }
+        if there & QUANTILES != 0 {
+            groups.quantiles = Some(Of { events: fields.long()? as i64, group: decode_quantiles(fields)? });
+        }
+        Some(Self(Box::new(groups)))
+    }
+}
+
+const VALUES: u32 = 1;
+const EXACT: u32 = 2;
+const SKETCH: u32 = 4;
+const QUANTILES: u32 = 8;
+
+fn add<T: Default, V>(group: &mut Option<Of<T>>, is_kept: bool, value: Option<V>, add: impl FnOnce(&mut T, V)) {
+    if is_kept {
+        let of = group.get_or_insert_default();
+        of.events += 1;
+        if let Some(value) = value {
+            add(&mut of.group, value);
+        }
+    }
+}
+
+fn merge<T: Clone>(ours: &mut Option<Of<T>>, theirs: &Option<Of<T>>, merge: impl FnOnce(&mut T, &T)) {
+    match (ours.as_mut(), theirs) {
+        (_, None) => {}
+        (None, Some(theirs)) => *ours = Some(theirs.clone()),
+        (Some(ours), Some(theirs)) => {
+            ours.events += theirs.events;
+            merge(&mut ours.group, &theirs.group);
+        }
+    }
+}
+
+fn decode_values(fields: &mut FieldReader<'_>) -> Option<Values> {
+    let (number, least, greatest) = (fields.long()?, Ordered(fields.long()?), Ordered(fields.long()?));
+    let sum = ExactSum::of_parts(fields.word()? as i32, fields.bytes()?)?;
+    Some(Values { number, sum, least, greatest })
+}
+
+fn decode_distinct(fields: &mut FieldReader<'_>, is_exact: bool) -> Option<Distinct> {
+    let distinct = if is_exact {
+        let number = fields.word()?;
+        Distinct::Exact((0..number).map(|_| fields.long()).collect::<Option<_>>()?)
+    } else {
+        let (registers, rest) = fields.0.split_at_checked(REGISTERS)?;
+        fields.0 = rest;
+        Distinct::Sketch(registers.into())
+    };
+    distinct.is_sound().then_some(distinct)
+}
+
+fn decode_quantiles(fields: &mut FieldReader<'_>) -> Option<Quantiles> {
+    let number = fields.word()?;
+    let bins = (0..number).map(|_| Some((fields.word()?, fields.long()?))).collect::<Option<_>>()?;
+    let quantiles = Quantiles(bins);
+    quantiles.is_sound().then_some(quantiles)
+}
+
+impl IsZero for Stats {
+    fn is_zero(&self) -> bool {
+        fn is_empty<T>(group: &Option<Of<T>>) -> bool {
+            group.as_ref().is_none_or(|of| of.events == 0)
+        }
+        let Groups { values, distinct, quantiles } = &*self.0;
+        is_empty(values) && is_empty(distinct) && is_empty(quantiles)
+    }
+}
+
+impl Semigroup for Stats {
+    fn plus_equals(&mut self, other: &Self) {
+        self.merge(other);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(details: &[Detail]) -> Stats {
+        let mut stats = Stats::default();
+        details.iter().for_each(|detail| stats.add(*detail));
+        stats
+    }
+
+    fn details() -> impl Strategy<Value = Detail> {
+        let kept = prop_oneof![Just(Kept::ALL), Just(Kept { quantiles: false, ..Kept::ALL }), Just(Kept::NONE)];
+        let value = prop::option::of(prop_oneof![-1e3..1e3, Just(0.0), Just(-0.0), Just(1e300)]);
+        (kept, value, prop::option::of(0_u64..50)).prop_map(|(kept, value, user)| Detail { kept, value, user })
+    }
+
+    #[test]
+    fn events_without_value_or_user_are_told_from_events_that_were_not_kept() {
+        let kept = Kept { quantiles: false, ..Kept::ALL };
+        let stats = of(&[Detail { kept, value: Some(2.0), user: None }, Detail { kept, value: None, user: Some(7) }]);
+        assert_eq!(stats.whole(2), kept);
+        assert_eq!(stats.whole(3), Kept::NONE);
+        assert_eq!(
+            stats.values().map(|values| (values.number, values.mean(), values.range())),
+            Some((1, Some(2.0), Some((2.0, 2.0))))
+        );
+        assert_eq!(of(&[Detail { kept, ..Detail::default() }]).values().map(Values::mean), Some(None));
+    }
+
+    proptest! {
+        #[test]
+        fn any_grouping_gives_the_same_bytes_which_come_back_as_they_were_stored(
+            details in prop::collection::vec(details(), 0..30),
+            cut in 0_usize..30,
+        ) {
+            let (left, right) = details.split_at(cut.min(details.len()));
+            let (whole, mut merged) = (of(&details), of(right));
+            merged.merge(&of(left));
+            prop_assert_eq!(&merged, &whole);
+            let mut bytes = Fields::default();
+            whole.encode(&mut bytes);
+            let mut reader = FieldReader(&bytes.0);
+            prop_assert_eq!(Stats::decode(&mut reader), Some(whole.clone()));
+            prop_assert!(reader.is_done());
+            for length in 0..bytes.0.len() {
+                prop_assert_eq!(Stats::decode(&mut FieldReader(&bytes.0[..length])), None);
+            }
+            // Taken out while it is still in pieces, nothing is left of it.
+            let mut rest = of(left);
+            rest.plus_equals(&whole.taken_out());
+            rest.plus_equals(&of(right));
+            prop_assert!(rest.is_zero());
+        }
+    }
+}
