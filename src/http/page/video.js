@@ -163,9 +163,10 @@ const live = async (wanted, signal) => {
 
 const setSlider = async (signal) => {
   const { oldest_as_of, frontier } = await status(signal);
-  // What is the oldest now may be gone in a moment.
-  const oldest = Math.min(frontier, (oldest_as_of ?? frontier) + 5000);
-  Object.assign(slider, { min: oldest, max: frontier, value: frontier });
+  // What is the oldest now may be gone in a moment. Whole steps from the newest, or the slider would stop short of it.
+  const stepMs = Number(slider.step);
+  const back = Math.max(0, Math.floor((frontier - (oldest_as_of ?? frontier) - 5000) / stepMs) * stepMs);
+  Object.assign(slider, { min: frontier - back, max: frontier, value: frontier });
   slider.setAttribute("aria-valuetext", "newest");
   say("as-of-text", "newest");
 };
