@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use dataflows::time::EventTime;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Response, State, json,
+    openapi::MayRefuseQuestions,
     params::{self, Fields, Wanted, When},
     problem::Problem,
     stats::{self, Number, Point, Stats},
 };
 
 /// One answer.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Diff {
     video_id: String,
     event_type: String,
@@ -29,7 +31,7 @@ struct Diff {
 }
 
 /// A window whose value is another one.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 struct Change {
     start: EventTime,
     from: Number,
@@ -37,6 +39,24 @@ struct Change {
 }
 
 /// Answers what changed.
+#[utoipa::path(
+    get,
+    path = "/v1/diff",
+    tag = "questions",
+    description = "The windows of a series whose value at one frontier is another than at one before.\n\n\
+        `curl -sS 'http://127.0.0.1:7070/v1/diff?video_id=v1&from_as_of=1767225600000'`",
+    params(
+        ("video_id" = String, Query, min_length = 1, max_length = 128),
+        ("event_type" = Option<String>, Query, pattern = "^[a-z][a-z0-9_.-]{0,63}$", description = "`view` where it is left out"),
+        ("function" = Option<String>, Query, description = "`count` where it is left out"),
+        ("start" = Option<String>, Query, description = "The first moment wanted, RFC 3339 or epoch ms"),
+        ("end" = Option<String>, Query, description = "The first moment not wanted any more"),
+        ("granularity" = Option<String>, Query, pattern = "^(minute|hour|day|all)$", description = "`minute` where it is left out"),
+        ("from_as_of" = String, Query, description = "The earlier frontier"),
+        ("to_as_of" = Option<String>, Query, description = "The later one; the newest where it is left out")
+    ),
+    responses((status = 200, body = Diff), MayRefuseQuestions)
+)]
 pub async fn diff(state: &State, query: &str) -> Result<Response, Problem> {
     let known = ["video_id", "event_type", "function", "start", "end", "granularity", "from_as_of", "to_as_of"];
     let mut given = params::given(query, &known)?;

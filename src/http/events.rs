@@ -6,32 +6,65 @@
 
 use dataflows::event::{RECORD_BYTES_MAX, Reason};
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::http::{HeaderMap, StatusCode, header};
 
 use super::{
     Response, State,
     body::{self, Encoding},
     json_with,
-    params::Token,
+    openapi::{MayRefuseBodies, MayRefuseWrites},
+    params::{Time, Token},
     problem::Problem,
 };
 use crate::service::{Entry, EventCheck, IngestError};
 
 /// What became of a request's items.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Receipt<'a> {
+    /// Durable in the log; counted a moment later.
     accepted: usize,
     rejected: &'a [Rejected],
+    /// `partition:next_offset,…`, for `after` of a query that is to include these events.
     token: String,
 }
 
 /// One item that was not taken.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Rejected {
     /// Its place in the request, from 0; blank lines have none.
     pub index: usize,
     pub reason: &'static str,
     pub detail: &'static str,
+}
+
+/// An event, as far as it is looked at; what else is in it is kept in the log.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used: events are judged as bytes, by the connectors' rules")]
+#[schema(example = json!({
+    "event_id": "e1", "video_id": "v1", "event_type": "view", "timestamp": 1767225600123_u64, "user_id": "u17", "value": 12.5
+}))]
+struct Event {
+    /// A producer keeps it when it sends the event again.
+    #[schema(min_length = 1, max_length = 128)]
+    event_id: String,
+    #[schema(min_length = 1, max_length = 128)]
+    video_id: String,
+    #[schema(pattern = "^[a-z][a-z0-9_.-]{0,63}$")]
+    event_type: String,
+    timestamp: Time,
+    #[schema(min_length = 1, max_length = 128)]
+    user_id: Option<String>,
+    value: Option<f64>,
+}
+
+/// One event or many.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+#[serde(untagged)]
+enum Events {
+    One(Event),
+    Many(Vec<Event>),
 }
 
 /// How items lie in a body.
@@ -84,6 +117,18 @@ impl Judged {
 }
 
 /// Takes what is well-formed, and answers when that is durable.
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    tag = "events",
+    description = "One event, an array of events, or one a line; `content-encoding` may be `gzip` or `zstd`. 202 means that the \
+        accepted ones are durable in the log. After 429 or 503, or no answer, send the same bytes again: an event keeps its id, \
+        so it counts once.\n\n\
+        `curl -sS http://127.0.0.1:7070/v1/events -H 'content-type: application/json' -d \
+        '[{\"event_id\":\"e1\",\"video_id\":\"v1\",\"event_type\":\"view\",\"timestamp\":1767225600123}]'`",
+    request_body(content((Events = "application/json"), (String = "application/x-ndjson"))),
+    responses((status = 202, body = Receipt), MayRefuseBodies, MayRefuseWrites)
+)]
 pub async fn post(state: &State, headers: &HeaderMap, chunks: body::Chunks) -> Result<Response, Problem> {
     let shape = Shape::of(headers)?;
     let encoding = Encoding::of(headers)?;

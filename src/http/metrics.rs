@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 use warp::http::StatusCode;
 
-use super::{Response, State, events::Rejected, problem::Problem, respond};
+use super::{Response, State, events::Rejected, openapi::MayBreak, problem::Problem, respond};
 
 type Seconds = Gauge<f64, AtomicU64>;
 type Whole = Gauge<u64, AtomicU64>;
@@ -147,6 +147,14 @@ fn seconds(ms: u64) -> f64 {
 }
 
 /// Everything in the registry, as text.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    description = "Everything in the registry, in Prometheus' text format.\n\n\
+        `curl -sS http://127.0.0.1:7070/metrics`",
+    responses((status = 200, body = String, content_type = "text/plain"), MayBreak)
+)]
 pub fn scrape(state: &State) -> Result<Response, Problem> {
     state.metrics.refresh(state);
     let mut text = String::new();

@@ -11,6 +11,8 @@ mod cache;
 mod diff;
 mod events;
 mod metrics;
+mod openapi;
+mod page;
 mod params;
 pub mod percent;
 mod problem;
@@ -207,6 +209,9 @@ enum Route {
     Healthz,
     Readyz,
     Metrics,
+    OpenApi,
+    Page,
+    Asset { name: String },
 }
 
 impl Route {
@@ -223,6 +228,9 @@ impl Route {
             Route::Healthz => "healthz",
             Route::Readyz => "readyz",
             Route::Metrics => "metrics",
+            Route::OpenApi => "openapi",
+            Route::Page => "page",
+            Route::Asset { .. } => "asset",
         }
     }
 
@@ -237,7 +245,7 @@ impl Route {
     }
 
     fn is_open_to_all(&self) -> bool {
-        matches!(self, Route::Healthz | Route::Readyz)
+        matches!(self, Route::Healthz | Route::Readyz | Route::OpenApi | Route::Page | Route::Asset { .. })
     }
 }
 
@@ -252,6 +260,9 @@ fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infal
     let healthz = warp::path!("healthz").map(|| Route::Healthz);
     let readyz = warp::path!("readyz").map(|| Route::Readyz);
     let metrics = warp::path!("metrics").map(|| Route::Metrics);
+    let openapi = warp::path!("openapi.json").map(|| Route::OpenApi);
+    let page = warp::path::end().map(|| Route::Page);
+    let asset = warp::path!("assets" / String).map(|name| Route::Asset { name });
     let route = (events.or(video_stats).unify())
         .or(stats)
         .unify()
@@ -268,6 +279,12 @@ fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infal
         .or(readyz)
         .unify()
         .or(metrics)
+        .unify()
+        .or(openapi)
+        .unify()
+        .or(page)
+        .unify()
+        .or(asset)
         .unify();
 
     let answering = state.clone();
@@ -324,6 +341,9 @@ async fn answer(state: &Arc<State>, route: Route, request: Request) -> Result<Re
         Route::Healthz => Ok(status::healthz()),
         Route::Readyz => status::readyz(state),
         Route::Metrics => metrics::scrape(state),
+        Route::OpenApi => Ok(openapi::document(state)),
+        Route::Page => page::page(&headers),
+        Route::Asset { name } => page::asset(&name, &headers),
     }
 }
 
@@ -343,7 +363,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: String) -> Resp
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // Answers are true at a frontier that moves on, and none of them is a page.
+    // Answers are true at a frontier that moves on.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

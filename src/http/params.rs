@@ -11,6 +11,10 @@ use dataflows::{
     time::{EVENT_TIME_MAX, EventTime, MINUTE_MS, Minute, floor_to},
 };
 use serde::{Deserialize, Deserializer, de};
+use utoipa::{
+    IntoParams, ToSchema,
+    openapi::{Object, ObjectBuilder, Type},
+};
 
 use super::{
     percent,
@@ -20,26 +24,71 @@ use super::{
 /// The first millisecond that no window holds: the end of the last one. A multiple of a day.
 pub const TIMES_END: EventTime = EVENT_TIME_MAX + 1;
 
+/// A time: epoch milliseconds, or RFC 3339.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+#[serde(untagged)]
+pub enum Time {
+    Ms(u64),
+    Text(String),
+}
+
 /// The parameters as text, as they came. A JSON object has these fields, as strings or whole numbers.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams, ToSchema)]
 #[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+#[schema(as = Query)]
 pub struct Fields {
     #[serde(deserialize_with = "text")]
+    #[param(ignore)]
+    #[schema(value_type = String, required, min_length = 1, max_length = 128)]
     pub video_id: Option<String>,
+    /// `view` where it is left out.
     #[serde(deserialize_with = "text")]
+    #[param(pattern = "^[a-z][a-z0-9_.-]{0,63}$")]
+    #[schema(pattern = "^[a-z][a-z0-9_.-]{0,63}$")]
     pub event_type: Option<String>,
+    /// `count` where it is left out.
     #[serde(deserialize_with = "text")]
+    #[param(schema_with = functions)]
+    #[schema(schema_with = functions)]
     pub function: Option<String>,
+    /// The first moment wanted, RFC 3339 or epoch ms; widened to whole windows.
     #[serde(deserialize_with = "text")]
+    #[param(value_type = Option<String>, example = "2026-01-01T00:00:00Z")]
+    #[schema(value_type = Option<Time>)]
     pub start: Option<String>,
+    /// The first moment not wanted any more; widened to whole windows.
     #[serde(deserialize_with = "text")]
+    #[param(value_type = Option<String>, example = "2026-01-01T01:00:00Z")]
+    #[schema(value_type = Option<Time>)]
     pub end: Option<String>,
+    /// The width of a window; `minute` where it is left out.
     #[serde(deserialize_with = "text")]
+    #[param(schema_with = granularities)]
+    #[schema(schema_with = granularities)]
     pub granularity: Option<String>,
+    /// The answer as it was at this frontier, or the nearest one before it.
     #[serde(deserialize_with = "text")]
+    #[param(value_type = Option<String>)]
+    #[schema(value_type = Option<Time>)]
     pub as_of: Option<String>,
+    /// The token of a write: the answer waits until it includes that. Not together with `as_of`.
     #[serde(deserialize_with = "text")]
     pub after: Option<String>,
+}
+
+fn functions() -> Object {
+    words(&Function::ALL.map(Function::as_str))
+}
+
+fn granularities() -> Object {
+    words(&Granularity::ALL.map(Granularity::as_str))
+}
+
+/// The schema of one of these words.
+fn words(words: &[&'static str]) -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words.iter().copied())).build()
 }
 
 impl Fields {
@@ -122,6 +171,8 @@ pub enum Granularity {
 }
 
 impl Granularity {
+    const ALL: [Self; 4] = [Self::Minute, Self::Hour, Self::Day, Self::All];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Granularity::Minute => "minute",
@@ -141,9 +192,7 @@ impl Granularity {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Granularity::Minute, Granularity::Hour, Granularity::Day, Granularity::All]
-            .into_iter()
-            .find(|granularity| granularity.as_str() == text)
+        Self::ALL.into_iter().find(|granularity| granularity.as_str() == text)
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! The text of a request may be quoted in a detail, but only through [`quoted`]: short, and without control characters.
 
+use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use warp::http::{HeaderValue, StatusCode, header};
 
 use super::Response;
@@ -26,6 +28,21 @@ struct Parts {
     members: Map<String, Value>,
     retry_after_s: Option<u32>,
     header: Option<(header::HeaderName, &'static str)>,
+}
+
+/// A refusal, by RFC 9457.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Body {
+    /// A word for programs, `urn:tidemark:WORD`.
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    /// A sentence for people.
+    detail: String,
+    /// What more there is to say, such as `parameter` of 400 or `oldest` of 410.
+    #[serde(flatten)]
+    members: Map<String, Value>,
 }
 
 impl Problem {
@@ -158,12 +175,10 @@ impl Problem {
 
     /// The answer on the wire.
     pub fn into_response(self) -> Response {
-        let Parts { status, word, title, detail, mut members, retry_after_s, header } = *self.0;
-        members.insert("type".into(), format!("urn:tidemark:{word}").into());
-        members.insert("title".into(), title.into());
-        members.insert("status".into(), status.as_u16().into());
-        members.insert("detail".into(), detail.into());
-        let mut response = super::respond(status, "application/problem+json", Value::Object(members).to_string());
+        let Parts { status, word, title, detail, members, retry_after_s, header } = *self.0;
+        let body = Body { r#type: format!("urn:tidemark:{word}"), title, status: status.as_u16(), detail, members };
+        let text = serde_json::to_string(&body).expect("strings and numbers can be written");
+        let mut response = super::respond(status, "application/problem+json", text);
         let headers = response.headers_mut();
         if let Some(seconds) = retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -15,12 +15,17 @@ use dataflows::{
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type, schema::SchemaType},
+};
 use warp::http::HeaderMap;
 
 use super::{
     Response, State,
     body::{self, Encoding},
     cache, json,
+    openapi::{MayRefuseBodies, MayRefuseQuestions},
     params::{Fields, Granularity, TIMES_END, Token, Wanted, When},
     problem::{Problem, quoted},
 };
@@ -33,7 +38,7 @@ const ASKED_AT_ONCE: usize = 32;
 const TRIES_MAX: u32 = 8;
 
 /// One answer, as the contract spells it.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct Stats {
     pub(super) video_id: String,
     pub(super) event_type: String,
@@ -62,6 +67,14 @@ pub enum Number {
     Null,
 }
 
+impl PartialSchema for Number {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Number, Type::Null])).into()
+    }
+}
+
+impl ToSchema for Number {}
+
 impl From<Value> for Number {
     fn from(value: Value) -> Self {
         match value {
@@ -73,7 +86,7 @@ impl From<Value> for Number {
 }
 
 /// One window of a series.
-#[derive(Copy, Clone, Debug, PartialEq, Serialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Point {
     pub(super) start: EventTime,
     pub(super) value: Number,
@@ -82,6 +95,18 @@ pub struct Point {
 }
 
 /// Answers for one video.
+#[utoipa::path(
+    get,
+    path = "/v1/videos/{video_id}/stats",
+    tag = "questions",
+    description = "The series of one video and event type, true at the one frontier that `as_of` of the answer names.\n\n\
+        `curl -sS 'http://127.0.0.1:7070/v1/videos/v1/stats?event_type=view&granularity=hour'`",
+    params(
+        ("video_id" = String, Path, min_length = 1, max_length = 128, description = "Percent-encoded; 1 to 128 bytes"),
+        Fields
+    ),
+    responses((status = 200, body = Stats), (status = 304, description = "As the client has it"), MayRefuseQuestions)
+)]
 pub async fn video(state: &State, raw_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let mut fields = Fields::from_query(query)?;
     let video_id = super::percent::decode(raw_id);
@@ -106,6 +131,15 @@ pub(super) async fn stats(state: &State, wanted: &Wanted, when: &When, windows_m
 }
 
 /// Answers many requests at one frontier.
+#[utoipa::path(
+    post,
+    path = "/v1/stats",
+    tag = "questions",
+    description = "Many questions, all answered at one frontier. The body is read as JSON whatever its content type says.\n\n\
+        `curl -sS http://127.0.0.1:7070/v1/stats -d '[{\"video_id\":\"v1\"},{\"video_id\":\"v2\",\"granularity\":\"day\"}]'`",
+    request_body = Vec<Fields>,
+    responses((status = 200, body = Vec<Stats>), MayRefuseQuestions, MayRefuseBodies)
+)]
 pub async fn batch(state: &State, headers: &HeaderMap, chunks: body::Chunks) -> Result<Response, Problem> {
     if Encoding::of(headers)? != Encoding::Identity {
         return Err(Problem::unsupported("queries are not compressed"));

@@ -25,6 +25,7 @@ use warp::{
 
 use super::{
     Response, State,
+    openapi::MayRefuseQuestions,
     params::{self, Fields, Wanted, When},
     problem::{Problem, quoted},
     stats::{self, Missed, Number, Point, Stats},
@@ -34,6 +35,26 @@ use super::{
 const HEARTBEAT: &str = ": \n\n";
 
 /// Answers with a stream that ends when the client leaves, or with the process.
+#[utoipa::path(
+    get,
+    path = "/v1/stream",
+    tag = "questions",
+    description = "A series as Server-Sent Events: `event: state` with the answer of `/v1/videos/{video_id}/stats`, then \
+        `event: change` with `as_of`, `watermark`, `changed` windows and `total`. An event's id is what `last-event-id` goes on \
+        from.\n\n\
+        `curl -sSN 'http://127.0.0.1:7070/v1/stream?video_id=v1&event_type=view'`",
+    params(
+        ("video_id" = String, Query, min_length = 1, max_length = 128),
+        ("event_type" = Option<String>, Query, pattern = "^[a-z][a-z0-9_.-]{0,63}$", description = "`view` where it is left out"),
+        ("function" = Option<String>, Query, description = "`count` where it is left out"),
+        ("start" = Option<String>, Query, description = "The first moment wanted, RFC 3339 or epoch ms"),
+        ("end" = Option<String>, Query, description = "The first moment not wanted any more"),
+        ("granularity" = Option<String>, Query, pattern = "^(minute|hour|day|all)$", description = "`minute` where it is left out"),
+        ("last_event_id" = Option<String>, Query, description = "As the header, for a client that can't set it"),
+        ("last-event-id" = Option<String>, Header, description = "The id of the last event that came")
+    ),
+    responses((status = 200, body = String, content_type = "text/event-stream"), MayRefuseQuestions)
+)]
 pub async fn stream(state: &Arc<State>, headers: &HeaderMap, query: &str) -> Result<Response, Problem> {
     let known = ["video_id", "event_type", "function", "start", "end", "granularity", "last_event_id"];
     let mut given = params::given(query, &known)?;

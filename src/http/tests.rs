@@ -259,7 +259,7 @@ fn what_cannot_be_answered_is_refused_by_name() {
         ("/v1/videos/%ff/stats", 400, json!({"parameter": "video_id"})),
         (&id_of_129, 400, json!({"parameter": "video_id"})),
         (&long, 400, json!({"parameter": "granularity"})),
-        ("/", 404, json!({"type": "urn:tidemark:not-found"})),
+        ("/nothing", 404, json!({"type": "urn:tidemark:not-found"})),
         ("/v1", 404, json!({})),
         ("/v1/tops", 404, json!({})),
         ("/v1/videos/v/stats/x", 404, json!({})),

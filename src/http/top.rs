@@ -8,9 +8,11 @@ use dataflows::{
     top::{Order, Ranked, TopAnswer, TopQuestion},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     Response, State, json,
+    openapi::{MayBeBusy, MayRefuseQuestions},
     params::{self, TIMES_END, When},
     problem::{Problem, quoted},
     stats::{Missed, Moments, ended},
@@ -30,7 +32,7 @@ struct Wanted {
 }
 
 /// One list, as the contract spells it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Top<'a> {
     as_of: EventTime,
     watermark: EventTime,
@@ -43,15 +45,35 @@ struct Top<'a> {
     top: Vec<Row>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Row {
     video_id: String,
     value: u64,
+    /// The same over as long a range before; of `order=rising`.
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<u64>,
 }
 
 /// Answers a top list.
+#[utoipa::path(
+    get,
+    path = "/v1/top",
+    tag = "questions",
+    description = "The videos with the greatest counts over a range, ties by id, or with `order=rising` those that gained most \
+        against as long a range before.\n\n\
+        `curl -sS 'http://127.0.0.1:7070/v1/top?event_type=view&k=10'`",
+    params(
+        ("event_type" = Option<String>, Query, pattern = "^[a-z][a-z0-9_.-]{0,63}$", description = "`view` where it is left out"),
+        ("start" = Option<String>, Query, description = "The first moment wanted, RFC 3339 or epoch ms"),
+        ("end" = Option<String>, Query, description = "The first moment not wanted any more"),
+        ("k" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "How many; 10 where it is left out"),
+        ("order" = Option<String>, Query, pattern = "^(count|rising)$", description = "`rising` needs `start` and `end`"),
+        ("by" = Option<String>, Query, pattern = "^video$", description = "`video`"),
+        ("as_of" = Option<String>, Query, description = "The list as it was at this frontier"),
+        ("after" = Option<String>, Query, description = "The token of a write that the list is to include")
+    ),
+    responses((status = 200, body = Top<'_>), MayRefuseQuestions, MayBeBusy)
+)]
 pub async fn top(state: &State, query: &str) -> Result<Response, Problem> {
     let wanted = check(query)?;
     let mut moments = Moments::of(state, &wanted.when);

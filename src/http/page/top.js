@@ -1,0 +1,75 @@
+// The videos with the most, and those that gained the most.
+
+import { json } from "./api.js";
+import { announce, byId, cell, element, fault, heading, number, row, say, spanStart, time } from "./dom.js";
+import { link } from "./video.js";
+
+const form = byId("top-form");
+let isRising = false;
+
+const bar = (share) => {
+  const made = element("div", "bar");
+  made.style.width = `${Math.max(1, 100 * share)}%`;
+  return made;
+};
+
+const idCell = (id, type) => {
+  const anchor = element("a", "", id);
+  anchor.href = link(id, { types: type });
+  return cell(anchor, "id");
+};
+
+const change = (value, before) => {
+  const difference = value - before;
+  return `${difference < 0 ? "−" : "+"}${number(Math.abs(difference))}`;
+};
+
+const show = ({ as_of, top }, { type, span }) => {
+  const words = span === "all" ? "of all time" : form.elements.span.selectedOptions[0].textContent;
+  say("top-note", `${type}, ${words}, as of ${time(as_of)}`);
+  const heads = [heading("#", "number place"), heading("Video", "id"), heading(isRising ? "Now" : "Count", "number")];
+  if (isRising) heads.push(heading("Before", "number optional"), heading("Change", "number"));
+  byId("top-head").replaceChildren(row(...heads));
+  const weight = ({ value, before }) => (isRising ? Math.max(0, value - (before ?? 0)) : value);
+  const most = Math.max(1, ...top.map(weight));
+  const rows = top.map((each, place) => {
+    const video = idCell(each.video_id, type);
+    video.append(bar(weight(each) / most));
+    const cells = [cell(place + 1, "number"), video, cell(number(each.value), "number")];
+    if (isRising) {
+      const before = each.before ?? 0;
+      cells.push(cell(number(before), "number optional"), cell(change(each.value, before), "number"));
+    }
+    return row(...cells);
+  });
+  const none = cell("No video has events there.");
+  none.colSpan = heads.length;
+  byId("top-body").replaceChildren(...(rows.length ? rows : [row(none)]));
+  announce(top.length ? `${top[0].video_id} is first with ${number(top[0].value)}` : "no video has events there");
+};
+
+export const run = async (params, signal) => {
+  isRising = params.get("view") === "rising";
+  say("top-title", isRising ? "Rising" : "Top");
+  // Before everything there is nothing to rise from.
+  form.elements.span.querySelector("[value=all]").disabled = isRising;
+  const wanted = { type: params.get("type") || "view", span: params.get("span") ?? (isRising ? "1h" : "24h"), k: params.get("k") ?? "10" };
+  for (const [name, value] of Object.entries(wanted)) form.elements[name].value = value;
+  try {
+    const { frontier } = await json("/v1/status", { signal });
+    const asked = { event_type: wanted.type, start: spanStart(wanted.span, frontier ?? 0), k: wanted.k };
+    if (isRising) Object.assign(asked, { order: "rising", end: frontier ?? 0 });
+    show(await json("/v1/top", { params: asked, signal }), wanted);
+    fault(null);
+  } catch (error) {
+    if (!signal.aborted) fault(error.message);
+  }
+};
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const query = new URLSearchParams(["type", "span", "k"].map((name) => [name, form.elements[name].value]));
+  const target = `#/${isRising ? "rising" : "top"}?${query}`;
+  if (location.hash === target) dispatchEvent(new HashChangeEvent("hashchange"));
+  else location.hash = target;
+});
