@@ -51,6 +51,8 @@ const show = ({ as_of, top }, { type, span }) => {
 export const run = async (params, signal) => {
   isRising = params.get("view") === "rising";
   say("top-title", isRising ? "Rising" : "Top");
+  // Nothing of the other list may stand under this name.
+  for (const id of ["top-note", "top-head", "top-body"]) byId(id).replaceChildren();
   // Before everything there is nothing to rise from.
   form.elements.span.querySelector("[value=all]").disabled = isRising;
   const wanted = { type: params.get("type") || "view", span: params.get("span") ?? (isRising ? "1h" : "24h"), k: params.get("k") ?? "10" };
