@@ -76,7 +76,8 @@ impl Counting {
         let (video_id, event_type) = (&*event.video_id, &*event.event_type);
         let next = self.series.len() as u32;
         let hash = self.series.hasher().hash_one((video_id, event_type));
-        let found = self.series.raw_entry_mut().from_hash(hash, |(video, kind)| video == video_id && kind == event_type);
+        let found =
+            self.series.raw_entry_mut().from_hash(hash, |(video, kind)| video == video_id && kind == event_type);
         *found.or_insert_with(|| ((video_id.to_owned(), event_type.to_owned()), next)).1
     }
 

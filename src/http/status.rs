@@ -210,7 +210,7 @@ pub fn status(state: &State) -> Response {
 /// The beginning of time is before all that is retained, so the refusal names the oldest.
 fn oldest_as_of(state: &State) -> Option<EventTime> {
     match state.queries.lower(0) {
-        Ok((frontier, _watermark)) => Some(frontier),
+        Ok(oldest) => Some(oldest.frontier),
         Err(AsOfError::Gone { oldest }) => Some(oldest),
         Err(AsOfError::Ahead { .. }) => None,
     }
