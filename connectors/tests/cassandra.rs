@@ -119,7 +119,8 @@ fn minutes_hours_and_days_are_in_tables_of_their_own_with_the_functions_that_are
         let partition = "video_id = 'v1' AND event_type = 'view'";
         keyspace.cql.rows::<Found>(&format!("SELECT {columns} FROM {}.{table} WHERE {partition}{key}", keyspace.name))
     };
-    let whole = (Some(0.7), Some(0.1), Some(0.4), Some(2));
+    // The double nearest to the sum of these three is the one above 0.7.
+    let whole = (Some(0.700_000_000_000_000_1), Some(0.1), Some(0.4), Some(2));
     let (sum, least, greatest, users) = whole;
     let none = |count| (count, None, None, None, None);
     let whole = (3, sum, least, greatest, users);

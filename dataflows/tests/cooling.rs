@@ -13,7 +13,7 @@ use dataflows::{
     time::{EventTime, Minute},
 };
 use harness::{
-    Live, Log, Setup,
+    Appended, Live, Log, Setup,
     drafts::{draft, ledgers, log, oracle_rules, rules},
 };
 use proptest::prelude::*;
@@ -46,29 +46,41 @@ fn keep(live: &Live, sink: &mut Rows) -> Option<Start> {
     Some(start)
 }
 
+/// So many more records of each partition.
+fn append(appended: &Appended, log: &Log, records: usize) {
+    (0..log.len()).for_each(|partition| appended.append(log, partition, records));
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20, max_shrink_iters: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn sink_and_index_are_together_what_the_oracle_counts_and_no_window_is_in_both(
-        drafts in prop::collection::vec(draft(), 100..500),
+        drafts in prop::collection::vec(draft(), 200..600),
         partitions in 1..=2_usize,
         batch in 1..40_usize,
         incarnations in prop::collection::vec((1..=4_usize, 0..5_usize), 0..4),
         last in 1..=4_usize,
     ) {
         let log = log(&drafts, partitions);
+        let appended = Appended::none(&log);
         let (mut start, mut sink) = (fresh(partitions), Rows::new());
+        let of = |workers, start| Setup { appended: appended.clone(), ..setup(&log, workers, batch, start) };
         for (workers, checkpoints) in incarnations {
-            let live = Live::start(setup(&log, workers, batch, Arc::clone(&start)));
+            let live = Live::start(of(workers, Arc::clone(&start)));
             for _ in 0..checkpoints {
+                append(&appended, &log, 10);
                 start = keep(&live, &mut sink).map_or(start, Arc::new);
             }
             live.crash();
         }
-        let live = Live::start(setup(&log, last, batch, start));
-        live.settle(&log);
-        while keep(&live, &mut sink).is_some() {}
+        // The rest comes bit by bit, so that windows leave while others come.
+        let live = Live::start(of(last, start));
+        while appended.ends() != Appended::all(&log).ends() {
+            append(&appended, &log, 40);
+            live.settle_at(&appended.ends());
+            keep(&live, &mut sink);
+        }
         let at = live.latest().expect("something was announced");
         let hot = live.functions(at.frontier);
         let ledger: Vec<_> = at.partitions.iter().map(|at| at.ledger).collect();

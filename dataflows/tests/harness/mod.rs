@@ -461,12 +461,16 @@ impl Live {
 
     /// Waits until everything in the log is visible; gives the announcement.
     pub fn settle(&self, log: &Log) -> Announcement {
+        self.settle_at(&Appended::all(log).ends())
+    }
+
+    /// Waits until everything before these offsets, and nothing behind them, is visible.
+    pub fn settle_at(&self, ends: &[u64]) -> Announcement {
         loop {
-            if let Event::Told(announcement) = self.next() {
-                let read: Vec<u64> = announcement.partitions.iter().map(|at| at.next_offset).collect();
-                if read.iter().zip(log.iter()).all(|(read, records)| *read == records.len() as u64) {
-                    return announcement;
-                }
+            if let Event::Told(announcement) = self.next()
+                && announcement.partitions.iter().map(|at| at.next_offset).eq(ends.iter().copied())
+            {
+                return announcement;
             }
         }
     }
