@@ -42,12 +42,9 @@ impl Hasher for AsItIs {
         self.0
     }
 
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("identities are words");
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = self.0.rotate_left(32) ^ word;
+    /// Of two words, as numbers of a list come.
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.first_chunk().map_or(0, |word| u64::from_ne_bytes(*word));
     }
 
     fn write_usize(&mut self, _length: usize) {}
