@@ -79,7 +79,7 @@ impl<K: Hash + Eq + Clone> Rollups<K> {
     pub fn add(&mut self, series: &K, minute: Minute, count: u64, stats: Option<&Stats>) {
         for width in Width::ROLLED {
             let window = self.windows.entry((width, width.start(minute))).or_default();
-            let rolled = window.entry_ref(series).or_insert_with(Rolled::default);
+            let rolled = window.entry_ref(series).or_default();
             rolled.count += count;
             rolled.last = rolled.last.max(minute);
             if let Some(stats) = stats {

@@ -94,9 +94,9 @@ pub(super) fn row(key: &[u8], value: &[u8]) -> Option<(Version, CountRow)> {
 
 /// The version that a row's value was written under.
 pub(super) fn version_of_value(value: &[u8]) -> Option<Version> {
-    let is_row = match value.first()? {
-        &LAYOUT => value.len() == VALUE_BYTES,
-        &LAYOUT_FUNCTIONS => VALUE_BYTES < value.len(),
+    let is_row = match *value.first()? {
+        LAYOUT => value.len() == VALUE_BYTES,
+        LAYOUT_FUNCTIONS => VALUE_BYTES < value.len(),
         _ => false,
     };
     is_row.then_some(Version { generation: number(value, 1)?, number: number(value, 9)? })
