@@ -24,7 +24,6 @@ use dataflows::{
     identity::IdKey,
     lane::{Ended, Format},
     port::{CountRow, PartitionId, SourceError},
-    rollup::{Rolled, Rollups, Width},
     rules::{Quiet, Rules},
     ruling::Ruling,
     table::CountTable,
@@ -156,7 +155,10 @@ pub fn rows(
 }
 
 /// The hours and days of such rows.
+#[cfg(feature = "cassandra")]
 pub fn rollups(rows: &[CountRow], last: &Announcement) -> Vec<CountRow> {
+    use dataflows::rollup::{Rolled, Rollups, Width};
+
     let mut rollups = Rollups::default();
     for row in rows {
         let series = (row.video_id.as_str(), row.event_type.as_str());
