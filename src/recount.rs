@@ -157,7 +157,7 @@ pub fn rows(
 /// The hours and days of such rows.
 #[cfg(feature = "cassandra")]
 pub fn rollups(rows: &[CountRow], last: &Announcement) -> Vec<CountRow> {
-    use dataflows::rollup::{Rolled, Rollups, Width};
+    use dataflows::rollup::Rollups;
 
     let mut rollups = Rollups::default();
     for row in rows {
@@ -165,17 +165,8 @@ pub fn rollups(rows: &[CountRow], last: &Announcement) -> Vec<CountRow> {
         rollups.add(&series, Minute::of(row.window_start), row.count, row.stats.as_ref());
     }
     let as_of = rows.first().map_or(0, |row| row.as_of);
-    let row = |(series, width, start, rolled): (&(&str, &str), Width, EventTime, &Rolled)| CountRow {
-        width,
-        video_id: series.0.to_owned(),
-        event_type: series.1.to_owned(),
-        window_start: start,
-        count: rolled.count,
-        stats: rolled.stats.clone(),
-        is_final: width.end(start) <= last.watermark,
-        as_of,
-    };
-    rollups.all().map(row).collect()
+    let all = rollups.all();
+    all.map(|(series, width, start, rolled)| rolled.row(*series, (width, start), last.watermark, as_of)).collect()
 }
 
 /// Runs the graph to the end of the input: what `take` makes of each worker's counts, and what is true at the end. What was

@@ -49,9 +49,7 @@ impl Measures {
     pub fn counted(events: u32) -> Self {
         Self { count: i64::from(events) }
     }
-}
 
-impl Measures {
     /// What takes so many events out.
     pub fn taken_out(events: u64) -> Self {
         Self { count: -i64::try_from(events).expect("a count of one minute is far below that") }
@@ -182,13 +180,15 @@ impl Book {
 
     /// Reads how far the index is complete, and lets history go that is no longer retained. `None`: it has ended.
     pub(crate) fn advance(&mut self) -> Option<EventTime> {
-        let of_functions = self.functions.as_mut().and_then(upper);
-        let reached = [upper(&mut self.counts), of_functions].into_iter().flatten().min();
+        let of_counts = upper(&mut self.counts);
+        let of_functions = self.functions.as_mut().map(upper);
+        let uppers = [Some(&of_counts), of_functions.as_ref()].into_iter().flatten();
+        let reached = uppers.filter_map(|upper| upper.as_option().copied()).min();
         if let Some(reached) = reached {
             self.oldest = self.oldest.max(reached.saturating_sub(self.retain_ms));
-            compact(&mut self.counts, self.oldest);
-            if let Some(functions) = &mut self.functions {
-                compact(functions, self.oldest);
+            compact(&mut self.counts, &of_counts, self.oldest);
+            if let Some((functions, upper)) = self.functions.as_mut().zip(of_functions) {
+                compact(functions, &upper, self.oldest);
             }
         }
         reached
@@ -210,16 +210,18 @@ impl Book {
     }
 }
 
-fn upper<R: Semigroup + Ord + 'static>(trace: &mut TraceAgent<Spine<R>>) -> Option<EventTime> {
+fn upper<R: Semigroup + Ord + 'static>(trace: &mut TraceAgent<Spine<R>>) -> Antichain<EventTime> {
     let mut upper = Antichain::new();
     trace.read_upper(&mut upper);
-    upper.as_option().copied()
+    upper
 }
 
-/// Lets all history before `oldest` be merged. An answer at `as_of` needs `since < as_of`.
-fn compact<R: Semigroup + Ord + 'static>(trace: &mut TraceAgent<Spine<R>>, oldest: EventTime) {
-    let mut upper = Antichain::new();
-    trace.read_upper(&mut upper);
+/// Lets all history before `oldest` be merged, and all batches before `upper`. An answer at `as_of` needs `since < as_of`.
+fn compact<R: Semigroup + Ord + 'static>(
+    trace: &mut TraceAgent<Spine<R>>,
+    upper: &Antichain<EventTime>,
+    oldest: EventTime,
+) {
     let since = Antichain::from_elem(oldest.saturating_sub(1));
     trace.set_logical_compaction(since.borrow());
     trace.set_physical_compaction(upper.borrow());
@@ -244,11 +246,16 @@ fn read<R: Semigroup + Ord + 'static>(
         }
         cursor.seek_val(batch, &question.first);
         while let Some(minute) = cursor.get_val(batch).copied().filter(|minute| *minute < question.end) {
+            let mut of_batch: Option<R> = None;
             cursor.map_times(batch, |time, difference| {
                 if *time < question.as_of {
-                    found.push((minute, difference.clone()));
+                    match &mut of_batch {
+                        Some(sum) => sum.plus_equals(difference),
+                        None => of_batch = Some(difference.clone()),
+                    }
                 }
             });
+            found.extend(of_batch.map(|sum| (minute, sum)));
             cursor.step_val(batch);
         }
     });

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 
 use crate::{
     functions::stats::Stats,
+    port::CountRow,
     time::{EventTime, MINUTE_MS, Minute},
 };
 
@@ -57,6 +58,28 @@ pub struct Rolled {
     pub stats: Option<Stats>,
     /// The last minute that has any.
     pub last: Minute,
+}
+
+impl Rolled {
+    /// The row of this window, which begins at `start`, of a series by its video id and event type.
+    pub fn row(
+        &self,
+        (video_id, event_type): (&str, &str),
+        (width, start): (Width, EventTime),
+        watermark: EventTime,
+        frontier: EventTime,
+    ) -> CountRow {
+        CountRow {
+            width,
+            video_id: video_id.to_owned(),
+            event_type: event_type.to_owned(),
+            window_start: start,
+            count: self.count,
+            stats: self.stats.clone(),
+            is_final: width.end(start) <= watermark,
+            as_of: frontier,
+        }
+    }
 }
 
 type Windows<K> = BTreeMap<(Width, EventTime), HashMap<K, Rolled, foldhash::fast::FixedState>>;

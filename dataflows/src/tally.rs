@@ -283,16 +283,7 @@ fn rollup_rows(
     let row = |(series, width, start): (SeriesNo, Width, EventTime)| {
         let rolled = rollups.get(&series, width, Minute::of(start)).expect("a cell is rolled up");
         let name = table.name(series);
-        CountRow {
-            width,
-            video_id: name.video_id.to_string(),
-            event_type: name.event_type.to_string(),
-            window_start: start,
-            count: rolled.count,
-            stats: rolled.stats.clone(),
-            is_final: width.end(start) <= watermark,
-            as_of: frontier,
-        }
+        rolled.row((&name.video_id, &name.event_type), (width, start), watermark, frontier)
     };
     windows.into_iter().map(row).collect()
 }

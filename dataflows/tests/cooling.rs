@@ -8,22 +8,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use dataflows::{
     functions::{Functions, Kept, stats::Stats},
     graph::Start,
-    port::PartitionId,
     tally::Cooling,
     time::{EventTime, Minute},
 };
 use harness::{
     Appended, Live, Log, Setup,
     drafts::{draft, ledgers, log, oracle_rules, rules},
+    fresh,
 };
 use proptest::prelude::*;
 
 /// Rows by video id, event type and window.
 type Rows = BTreeMap<(String, String, EventTime), (u64, Option<Stats>)>;
-
-fn fresh(partitions: usize) -> Arc<Start> {
-    Arc::new(Start::fresh((0..partitions as u32).map(PartitionId)))
-}
 
 fn setup(log: &Log, workers: usize, batch: usize, start: Arc<Start>) -> Setup {
     let functions = Functions::of_all(Kept::ALL);

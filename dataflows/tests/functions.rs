@@ -7,22 +7,17 @@ use std::{collections::BTreeMap, sync::Arc};
 use dataflows::{
     functions::{Function, Functions, Kept, Value, quantiles, stats::Stats},
     graph::Start,
-    port::PartitionId,
     rollup::Width,
 };
 use harness::{
-    Live, Log, Setup,
+    Live, Log, Setup, crashed_after,
     drafts::{draft, log, oracle_rules, rules},
-    replay_rows,
+    fresh, replay_rows,
 };
 use oracle::functions::{Window, Windows};
 use proptest::prelude::*;
 
 type Found = BTreeMap<(String, String, u64), (u64, Stats)>;
-
-fn fresh(partitions: usize) -> Arc<Start> {
-    Arc::new(Start::fresh((0..partitions as u32).map(PartitionId)))
-}
 
 fn expected(log: &Log) -> Windows {
     oracle::functions::windows(&oracle::run(&oracle_rules(), log), log)
@@ -42,7 +37,7 @@ fn check(count: u64, stats: &Stats, window: &Window) {
     assert_eq!(value(Function::Mean), real(mean));
     assert_eq!(value(Function::Min), real(window.values.first().copied()));
     assert_eq!(value(Function::Max), real(window.values.last().copied()));
-    assert_eq!(function_and_error(Function::Distinct, count, stats), (Value::Whole(window.users.len() as u64), 0.0));
+    assert_eq!(Function::Distinct.of(count, stats), (Value::Whole(window.users.len() as u64), 0.0));
     for (function, percent) in [(Function::P50, 50), (Function::P90, 90), (Function::P99, 99)] {
         match (value(function), window.quantile(percent)) {
             (Value::None, None) => {}
@@ -55,10 +50,6 @@ fn check(count: u64, stats: &Stats, window: &Window) {
             other => panic!("{other:?}"),
         }
     }
-}
-
-fn function_and_error(function: Function, count: u64, stats: &Stats) -> (Value, f64) {
-    function.of(count, stats)
 }
 
 fn check_all(found: &Found, expected: &Windows) {
@@ -91,12 +82,7 @@ proptest! {
         let mut start = fresh(partitions);
         for (workers, checkpoints) in incarnations {
             let live = Live::start(setup(&log, workers, batch, Arc::clone(&start)));
-            for _ in 0..checkpoints {
-                if let Some((at, _)) = live.checkpoint() {
-                    start = Arc::new(at);
-                }
-            }
-            live.crash();
+            start = crashed_after(live, checkpoints, start);
         }
         let live = Live::start(setup(&log, last, batch, start));
         let frontier = live.settle(&log).frontier;

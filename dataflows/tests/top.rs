@@ -2,18 +2,17 @@
 
 mod harness;
 
-use std::{cmp::Reverse, collections::BTreeMap, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use dataflows::{
     announce::Announcement,
-    graph::Start,
-    port::PartitionId,
     time::Minute,
     top::{Order, Ranked, TopAnswer, TopQuestion},
 };
 use harness::{
     Counts, Event, Live, Log, Setup,
     drafts::{draft, log, oracle_rules, rules},
+    fresh,
 };
 use proptest::prelude::*;
 
@@ -95,7 +94,7 @@ proptest! {
         draws in prop::collection::vec(draw(), 1..20),
     ) {
         let log = log(&drafts, partitions);
-        let start = Arc::new(Start::fresh((0..partitions as u32).map(PartitionId)));
+        let start = fresh(partitions);
         let live = Live::start(Setup::new(rules(), &log, workers, batch, start));
         let mut told: Vec<Announcement> = Vec::new();
         let is_whole = |at: &Announcement| {

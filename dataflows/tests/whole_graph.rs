@@ -4,11 +4,11 @@ mod harness;
 
 use std::sync::Arc;
 
-use dataflows::{graph::Start, ledger::Ledger, port::PartitionId};
+use dataflows::ledger::Ledger;
 use harness::{
-    Counts, Live, Log, Reading, Setup,
+    Counts, Live, Log, Reading, Setup, crashed_after,
     drafts::{draft, ledgers, log, oracle_rules, rules},
-    replay,
+    fresh, replay,
 };
 use proptest::prelude::*;
 
@@ -19,25 +19,10 @@ fn expected(log: &Log) -> (Counts, Vec<Ledger>) {
     (outcome.counts, ledgers)
 }
 
-fn fresh(partitions: usize) -> Arc<Start> {
-    Arc::new(Start::fresh((0..partitions as u32).map(PartitionId)))
-}
-
 /// What a live job comes to: all counts, as it answers them, and the ledgers.
 fn settled(live: &Live, log: &Log) -> (Counts, Vec<Ledger>) {
     let settled = live.settle(log);
     (live.answered(settled.frontier), settled.partitions.iter().map(|at| at.ledger).collect())
-}
-
-/// Where a job goes on that took so many checkpoints, as far as something had changed, and crashed.
-fn crashed_after(live: Live, checkpoints: usize, mut start: Arc<Start>) -> Arc<Start> {
-    for _ in 0..checkpoints {
-        if let Some((at, _)) = live.checkpoint() {
-            start = Arc::new(at);
-        }
-    }
-    live.crash();
-    start
 }
 
 proptest! {

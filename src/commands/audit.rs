@@ -39,6 +39,7 @@ pub type Window = (String, String, EventTime);
 
 /// Counts of windows; one that isn't there holds nothing.
 pub type Counts = BTreeMap<Window, u64>;
+
 /// What is beside the counts.
 type Functions = BTreeMap<Window, Stats>;
 
@@ -56,7 +57,9 @@ pub fn run(settings: Settings, args: &AuditArgs) -> Result<(), Failure> {
     let rules = rules(&settings, &manifest.meaning);
     let input = open(&settings, manifest, &until)?;
     let workers = settings.workers.get();
-    let (rows, _) = recount::rows(workers, rules, &settings.functions, input, loaded.state.rulings.clone())?;
+    // Counts are compared; functions are for the rows that may be written.
+    let kept = if args.apply { settings.functions.clone() } else { Default::default() };
+    let (rows, _) = recount::rows(workers, rules, &kept, input, loaded.state.rulings.clone())?;
     let right: Counts = rows.iter().map(|row| (window(row), row.count)).collect();
     let functions: Functions = rows.into_iter().filter_map(|row| Some((window(&row), row.stats?))).collect();
     copies::tell(open(&settings, manifest, &until)?)?;
@@ -167,19 +170,10 @@ impl Right<'_> {
             let minute = Minute::of(*start);
             Width::ROLLED.map(|width| (width, video_id.as_str(), event_type.as_str(), width.start(minute)))
         });
-        let row = |(width, video_id, event_type, window_start)| {
-            let rolled =
-                rollups.get(&(video_id, event_type), width, Minute::of(window_start)).cloned().unwrap_or_default();
-            CountRow {
-                width,
-                video_id: video_id.to_owned(),
-                event_type: event_type.to_owned(),
-                window_start,
-                count: rolled.count,
-                stats: rolled.stats,
-                is_final: width.end(window_start) <= manifest.watermark,
-                as_of: manifest.frontier,
-            }
+        let row = |(width, video_id, event_type, start)| {
+            let series = (video_id, event_type);
+            let rolled = rollups.get(&series, width, Minute::of(start)).cloned().unwrap_or_default();
+            rolled.row(series, (width, start), manifest.watermark, manifest.frontier)
         };
         parents.collect::<BTreeSet<_>>().into_iter().map(row).collect()
     }

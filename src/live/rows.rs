@@ -3,10 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use dataflows::{
-    checkpoint::part::{GroupState, PartState},
+    checkpoint::part::PartState,
     port::CountRow,
     rollup::{Rollups, Width},
-    series::SeriesNo,
     time::EventTime,
     window::CellState,
 };
@@ -33,10 +32,16 @@ pub fn rows(state: &PartState, which: Which, watermark: EventTime, frontier: Eve
         let stats: HashMap<_, _> =
             group.stats.iter().map(|(series, minute, stats)| ((*series, *minute), stats)).collect();
         for cell in group.cells.iter().filter(|cell| which.wants(cell)) {
+            let (video_id, event_type) = group.names[cell.series.0 as usize].clone();
             rows.push(CountRow {
+                width: Width::Minute,
+                video_id,
+                event_type,
+                window_start: cell.minute.start(),
                 count: cell.count,
                 stats: stats.get(&(cell.series, cell.minute)).map(|stats| (*stats).clone()),
-                ..row(group, cell.series, Width::Minute, cell.minute.start(), watermark, frontier)
+                is_final: cell.minute.is_final(watermark),
+                as_of: frontier,
             });
         }
     }
@@ -56,29 +61,11 @@ pub fn rollups(state: &PartState, which: Which, watermark: EventTime, frontier: 
         }
         let windows = |cell: &CellState| Width::ROLLED.map(|width| (cell.series, width, width.start(cell.minute)));
         let wanted: HashSet<_> = group.cells.iter().filter(|cell| which.wants(cell)).flat_map(windows).collect();
-        for (series, width, start, rolled) in
-            rollups.all().filter(|(series, width, start, _)| wanted.contains(&(**series, *width, *start)))
-        {
-            rows.push(CountRow {
-                count: rolled.count,
-                stats: rolled.stats.clone(),
-                ..row(group, *series, width, start, watermark, frontier)
-            });
-        }
+        let all = rollups.all().filter(|(series, width, start, _)| wanted.contains(&(**series, *width, *start)));
+        rows.extend(all.map(|(series, width, start, rolled)| {
+            let (video_id, event_type) = &group.names[series.0 as usize];
+            rolled.row((video_id, event_type), (width, start), watermark, frontier)
+        }));
     }
     rows
-}
-
-/// A row of nothing yet.
-fn row(
-    group: &GroupState,
-    series: SeriesNo,
-    width: Width,
-    window_start: EventTime,
-    watermark: EventTime,
-    frontier: EventTime,
-) -> CountRow {
-    let (video_id, event_type) = group.names[series.0 as usize].clone();
-    let is_final = width.end(window_start) <= watermark;
-    CountRow { width, video_id, event_type, window_start, count: 0, stats: None, is_final, as_of: frontier }
 }

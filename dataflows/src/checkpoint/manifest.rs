@@ -1,7 +1,8 @@
 //! The manifest: the commit of a checkpoint. What it names is complete and durable before it is created.
 //!
 //! Sections by kind: 1 the head, 2 a partition each, 4 a part each; the fields of each in the order of the structs below.
-//! Where windows have left memory 5 says which, and how many events they hold (minute 4, zero 4, events 8). Instead of 4 there may be 3, as before parts were increments: the same without a number, and all of this checkpoint.
+//! Where windows have left memory 5 says which, and how many events they hold (minute 4, zero 4, events 8). Instead of 4 there may be 3,
+//! as before parts were increments: the same without a number, and all of this checkpoint.
 
 use serde::{Deserialize, Serialize};
 

@@ -552,3 +552,19 @@ impl Drop for Live {
         self.end();
     }
 }
+
+/// A start from the first record.
+pub fn fresh(partitions: usize) -> Arc<Start> {
+    Arc::new(Start::fresh((0..partitions as u32).map(PartitionId)))
+}
+
+/// Where a job goes on that took so many checkpoints, as far as something had changed, and crashed.
+pub fn crashed_after(live: Live, checkpoints: usize, mut start: Arc<Start>) -> Arc<Start> {
+    for _ in 0..checkpoints {
+        if let Some((at, _)) = live.checkpoint() {
+            start = Arc::new(at);
+        }
+    }
+    live.crash();
+    start
+}
