@@ -197,9 +197,12 @@ pub struct QueryArgs {
     /// Instead of a video's counts, the so many videos with the most events (1 to 1000)
     #[arg(long, value_name = "K", conflicts_with_all = ["function", "granularity"])]
     pub top: Option<u32>,
-    /// By what they are ranked: rising compares with as long a time right before, and needs --start and --end
+    /// By what they are ranked: rising compares with as long a time right before, and needs --start and --end, or --span
     #[arg(long, value_name = "ORDER", requires = "top", default_value = "count")]
     pub order: TopOrder,
+    /// Over the hour or the day (UTC) that stream time is in, instead of --start and --end
+    #[arg(long, value_name = "SPAN", requires = "top", conflicts_with_all = ["video_id", "start", "end"])]
+    pub span: Option<TopSpan>,
     /// Which events
     #[arg(long, value_name = "TYPE", default_value = "view")]
     pub event_type: String,
@@ -273,6 +276,13 @@ pub enum TopOrder {
     Rising,
 }
 
+/// A span that moves on with stream time.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TopSpan {
+    Hour,
+    Day,
+}
+
 /// How wide a row of an answer is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Granularity {
@@ -288,6 +298,16 @@ impl fmt::Display for TopOrder {
         f.write_str(match self {
             TopOrder::Count => "count",
             TopOrder::Rising => "rising",
+        })
+    }
+}
+
+/// As the word that HTTP takes.
+impl fmt::Display for TopSpan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TopSpan::Hour => "hour",
+            TopSpan::Day => "day",
         })
     }
 }

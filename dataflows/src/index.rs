@@ -217,7 +217,7 @@ fn upper<R: Semigroup + Ord + 'static>(trace: &mut TraceAgent<Spine<R>>) -> Anti
 }
 
 /// Lets all history before `oldest` be merged, and all batches before `upper`. An answer at `as_of` needs `since < as_of`.
-fn compact<R: Semigroup + Ord + 'static>(
+pub(crate) fn compact<R: Semigroup + Ord + 'static>(
     trace: &mut TraceAgent<Spine<R>>,
     upper: &Antichain<EventTime>,
     oldest: EventTime,

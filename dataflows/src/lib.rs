@@ -38,4 +38,5 @@ pub mod tally;
 pub mod testkit;
 pub mod time;
 pub mod top;
+pub mod totals;
 pub mod window;

@@ -5,12 +5,14 @@
 //! summed before anything is left out.)
 //!
 //! A scan takes its turns between the other operators, with so much fuel each. It holds the batches that it found when it
-//! began, and batches never change: however long it takes, it is true at its frontier, and no history waits for it.
+//! began, and batches never change: however long it takes, it is true at its frontier, and no history waits for it. Of the
+//! usual spans it goes through running totals instead (`totals.rs`).
 
 use std::{
     cell::RefCell,
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
+    ops::Range,
     rc::Rc,
 };
 
@@ -33,6 +35,7 @@ use crate::{
     index::{Book, Indexed, Measures, Spine},
     series::{SeriesNo, SeriesTable},
     time::{EventTime, Minute},
+    totals::{Total, Totals},
 };
 
 /// Cells and names that one activation looks at, since the other operators wait meanwhile. The cells of one series in one
@@ -73,6 +76,10 @@ impl TopQuestion {
             Order::Rising => Minute(self.first.0.saturating_sub(self.end.0.saturating_sub(self.first.0))),
         }
     }
+
+    fn windows(&self) -> Range<Minute> {
+        self.first..self.end
+    }
 }
 
 /// The list asked for.
@@ -80,7 +87,7 @@ impl TopQuestion {
 pub enum TopAnswer {
     /// True at the `as_of` of the question.
     Top {
-        /// The first and the last window with an event, of those looked at.
+        /// The first and the last window with an event, of those looked at; not of a usual span, whose windows are not looked at.
         known: Option<(Minute, Minute)>,
         /// The greatest first.
         top: Vec<Ranked>,
@@ -106,8 +113,8 @@ pub struct Ranked {
 /// Answers top lists from the trace: the desk's worker asks all, each scans what it has, the asker merges.
 ///
 /// * exchange: a question to all workers, a list to the worker that asked
-/// * state: the questions whose `as_of` the index has not reached; scans under way, with the batches they read; a hold on
-///   `retain_ms` of history; the lists of questions that not all workers have answered
+/// * state: the questions whose `as_of` the index has not reached; scans under way, with the batches they read; running totals of
+///   the usual spans, once asked for; a hold on `retain_ms` of history; the lists of questions that not all workers have answered
 pub fn top<'scope>(
     arranged: Indexed<'scope, Measures>,
     hub: &Hub,
@@ -121,6 +128,7 @@ pub fn top<'scope>(
     let asked = ask(scope, "AskTop", hub, desk).broadcast();
     let Arranged { stream, trace } = arranged;
     let resumed = hub.with(|shared| shared.applied);
+    let mut totals = Totals::new(trace.clone());
     let mut book = Book::new(trace, series, retain_ms, resumed);
     let mut parked: Vec<Asked<TopQuestion>> = Vec::new();
     let mut scans: VecDeque<Scan> = VecDeque::new();
@@ -135,11 +143,15 @@ pub fn top<'scope>(
             move |(questions, open), (batches, _), output| {
                 questions.for_each(|_, asked| parked.append(asked));
                 batches.for_each(|_, _| {});
-                let reached = book.advance();
+                let (reached, mut fuel) = (book.advance(), FUEL);
+                if let Some(reached) = reached {
+                    totals.follow(reached, book.oldest, &mut fuel);
+                }
                 let is_ready = |asked: &Asked<TopQuestion>| reached.is_none_or(|upper| asked.question.as_of <= upper);
-                scans.extend(parked.extract_if(.., |asked| is_ready(asked)).map(|asked| Scan::new(asked, &book)));
+                let ready = parked.extract_if(.., |asked| is_ready(asked));
+                scans.extend(ready.map(|asked| Scan::new(asked, &book, &mut totals, &mut fuel)));
                 if let Some(capability) = &capability {
-                    let (series, mut fuel) = (book.series.borrow(), FUEL);
+                    let series = book.series.borrow();
                     let mut session = output.session(capability);
                     while scans.front_mut().is_some_and(|scan| scan.go_on(&series, &mut fuel)) {
                         session.give_iterator(scans.pop_front().map(Scan::finish).into_iter());
@@ -150,7 +162,7 @@ pub fn top<'scope>(
                     capability = None;
                     scans.clear();
                 }
-                if !scans.is_empty() {
+                if !scans.is_empty() || totals.is_behind() {
                     again.activate();
                 }
             }
@@ -187,40 +199,69 @@ struct Scan {
     asked: Asked<TopQuestion>,
     /// Since it can't be answered any more.
     gone: Option<EventTime>,
-    runs: Vec<Run>,
+    way: Way,
     best: Best,
     known: Option<(Minute, Minute)>,
 }
 
+/// What a scan goes through.
+enum Way {
+    /// All windows, batch by batch.
+    Windows(Vec<Run>),
+    /// The sums of a usual span.
+    Totals(std::vec::IntoIter<Total>),
+}
+
 impl Scan {
     /// Of a question whose `as_of` the index has reached.
-    fn new(asked: Asked<TopQuestion>, book: &Book) -> Self {
-        let gone = (asked.question.as_of < book.oldest).then_some(book.oldest);
-        let mut runs = Vec::new();
-        if gone.is_none() {
-            book.counts.map_spans(|span| runs.extend(span.inner.as_ref().map(Run::new)));
-        }
-        let best = Best::new(asked.question.order, asked.question.k);
-        Self { asked, gone, runs, best, known: None }
+    fn new(asked: Asked<TopQuestion>, book: &Book, totals: &mut Totals, fuel: &mut usize) -> Self {
+        let question = &asked.question;
+        let gone = (question.as_of < book.oldest).then_some(book.oldest);
+        let summed = gone.is_none().then(|| totals.of(&question.windows(), question.as_of, fuel)).flatten();
+        let way = match summed {
+            Some(totals) => Way::Totals(totals.into_iter()),
+            None => {
+                let mut runs = Vec::new();
+                if gone.is_none() {
+                    book.counts.map_spans(|span| runs.extend(span.inner.as_ref().map(Run::new)));
+                }
+                Way::Windows(runs)
+            }
+        };
+        let best = Best::new(question.order, question.k);
+        Self { asked, gone, way, best, known: None }
     }
 
     /// Goes on from series to series while there is fuel; `true` when it has been through all.
     fn go_on(&mut self, series: &SeriesTable, fuel: &mut usize) -> bool {
+        let Self { asked: Asked { question, .. }, way, best, known, .. } = self;
         while 0 < *fuel {
-            let Some(next) = self.runs.iter().filter_map(Run::series).min() else { return true };
             *fuel -= 1;
-            let name = series.name(next);
-            let is_asked = *name.event_type == *self.asked.question.event_type;
-            let mut sums = Sums { known: self.known, ..Sums::default() };
-            // One cursor per batch, never a merged one: see `index.rs`.
-            for run in self.runs.iter_mut().filter(|run| run.series() == Some(next)) {
-                if is_asked {
-                    *fuel = fuel.saturating_sub(run.add(&self.asked.question, &mut sums));
+            let (next, sums) = match way {
+                Way::Windows(runs) => {
+                    let Some(next) = runs.iter().filter_map(Run::series).min() else { return true };
+                    let is_asked = *series.name(next).event_type == *question.event_type;
+                    let mut sums = Sums { known: *known, ..Sums::default() };
+                    // One cursor per batch, never a merged one: see `index.rs`.
+                    for run in runs.iter_mut().filter(|run| run.series() == Some(next)) {
+                        if is_asked {
+                            *fuel = fuel.saturating_sub(run.add(question, &mut sums));
+                        }
+                        run.cursor.step_key(&run.batch);
+                    }
+                    *known = sums.known;
+                    (next, sums)
                 }
-                run.cursor.step_key(&run.batch);
+                Way::Totals(totals) => {
+                    let Some(Total { series, count, before }) = totals.next() else { return true };
+                    let before = if question.order == Order::Rising { before } else { 0 };
+                    (series, Sums { count, before, known: None })
+                }
+            };
+            let name = series.name(next);
+            if *name.event_type == *question.event_type {
+                best.offer(&name.video_id, sums.count, sums.before);
             }
-            self.known = sums.known;
-            self.best.offer(&name.video_id, sums.count, sums.before);
         }
         false
     }
@@ -430,6 +471,7 @@ mod tests {
                 stream.probe_with(&probe);
                 trace
             });
+            let (mut totals, mut fuel) = (Totals::new(trace.clone()), FUEL);
             let mut book = Book::new(trace, Rc::clone(&series), 10, 0);
             let mut sent: Vec<Increment> = Vec::new();
             let mut scans: Vec<(Scan, Vec<Ranked>)> = Vec::new();
@@ -449,7 +491,8 @@ mod tests {
                 let (first, end) = (Minute(10 + time as u32 % 5), Minute(25));
                 let question = TopQuestion { event_type, first, end, order, k, as_of: time.saturating_sub(5).max(1) };
                 let expected = naive(&sent, &question, &series.borrow());
-                scans.push((Scan::new(Asked { from: 0, ticket: time, question }, &book), expected));
+                let asked = Asked { from: 0, ticket: time, question };
+                scans.push((Scan::new(asked, &book, &mut totals, &mut fuel), expected));
                 // Each has a cell's worth of fuel, and takes some twenty rounds.
                 for (mut scan, expected) in std::mem::take(&mut scans) {
                     if scan.go_on(&series.borrow(), &mut 1) {
@@ -463,7 +506,7 @@ mod tests {
             }
             assert!(100 < finished, "{finished}");
             let late = TopQuestion { as_of: 150, ..scans[0].0.asked.question.clone() };
-            let late = Scan::new(Asked { from: 0, ticket: 0, question: late }, &book);
+            let late = Scan::new(Asked { from: 0, ticket: 0, question: late }, &book, &mut totals, &mut fuel);
             assert_eq!(late.finish().1.answer, TopAnswer::Gone { oldest: 190 });
         });
     }

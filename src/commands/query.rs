@@ -178,6 +178,7 @@ fn address(args: &QueryArgs) -> String {
         ("granularity", of_a_video.then(|| args.granularity.to_string())),
         ("k", args.top.map(|k| k.to_string())),
         ("order", args.top.map(|_| args.order.to_string())),
+        ("span", args.span.map(|span| span.to_string())),
         ("as_of", args.as_of.map(|as_of| as_of.to_string())),
         ("after", args.after.clone()),
     ];
@@ -324,9 +325,23 @@ mod tests {
             assert_eq!(top(&["--csv"]), "video_id,event_type,value\na/b?,view,3\n");
             let rising = top(&["--csv", "--order", "rising", "--start", "60000", "--end", "120000"]);
             assert_eq!(rising, "video_id,event_type,value,before\na/b?,view,1,1\n");
+            let of_hour = top(&["--span", "hour"]);
+            assert!(
+                of_hour.starts_with("view, by count, from 2025-12-31T23:01:00Z to 2026-01-01T00:01:00Z"),
+                "{of_hour}"
+            );
             assert!(top(&["--json"]).contains("\"top\":[{\"video_id\":\"a/b?\",\"value\":3}]"));
         });
-        for wrong in [&[][..], &["v", "--top", "3"], &["--top", "x"], &["--top", "3", "--granularity", "day"]] {
+        let wrong = [
+            &[][..],
+            &["v", "--top", "3"],
+            &["--top", "x"],
+            &["--top", "3", "--granularity", "day"],
+            &["v", "--span", "day"],
+            &["--top", "3", "--span", "day", "--start", "1"],
+            &["--top", "3", "--span", "week"],
+        ];
+        for wrong in wrong {
             assert!(Cli::try_parse_from(["tidemark", "query"].iter().chain(wrong)).is_err(), "{wrong:?}");
         }
     }

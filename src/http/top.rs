@@ -6,6 +6,7 @@ use dataflows::{
     announce::Moment,
     time::{EventTime, MINUTE_MS},
     top::{Order, Ranked, TopAnswer, TopQuestion},
+    totals::Span,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -26,9 +27,29 @@ struct Wanted {
     event_type: String,
     order: Order,
     k: usize,
-    start: Option<EventTime>,
-    end: Option<EventTime>,
+    range: Over,
     when: When,
+}
+
+/// Which windows.
+enum Over {
+    /// Between two moments, either of which may be open.
+    Range(Option<EventTime>, Option<EventTime>),
+    /// Those of a span that moves on with stream time.
+    Span(Span),
+}
+
+impl Over {
+    /// The first moment and the first one not wanted any more, at a frontier.
+    fn at(&self, frontier: EventTime) -> (Option<EventTime>, Option<EventTime>) {
+        match self {
+            Self::Range(start, end) => (*start, *end),
+            Self::Span(span) => {
+                let windows = span.at(frontier);
+                (Some(windows.start.start()), Some(windows.end.start()))
+            }
+        }
+    }
 }
 
 /// One list, as the contract spells it.
@@ -66,8 +87,13 @@ struct Row {
         ("event_type" = Option<String>, Query, pattern = "^[a-z][a-z0-9_.-]{0,63}$", description = "`view` where it is left out"),
         ("start" = Option<String>, Query, description = "The first moment wanted, RFC 3339 or epoch ms"),
         ("end" = Option<String>, Query, description = "The first moment not wanted any more"),
+        (
+            "span" = Option<String>, Query, pattern = "^(hour|day)$",
+            description = "Instead of `start` and `end`: the 60 minutes that end with the one stream time is in, or that moment's day in UTC. \
+                Answered from running totals"
+        ),
         ("k" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "How many; 10 where it is left out"),
-        ("order" = Option<String>, Query, pattern = "^(count|rising)$", description = "`rising` needs `start` and `end`"),
+        ("order" = Option<String>, Query, pattern = "^(count|rising)$", description = "`rising` needs `start` and `end`, or a `span`"),
         ("by" = Option<String>, Query, pattern = "^video$", description = "`video`"),
         ("as_of" = Option<String>, Query, description = "The list as it was at this frontier"),
         ("after" = Option<String>, Query, description = "The token of a write that the list is to include")
@@ -87,7 +113,8 @@ pub async fn top(state: &State, query: &str) -> Result<Response, Problem> {
 }
 
 fn check(query: &str) -> Result<Wanted, Problem> {
-    let mut given = params::given(query, &["event_type", "start", "end", "k", "order", "by", "as_of", "after"])?;
+    let mut given =
+        params::given(query, &["event_type", "start", "end", "span", "k", "order", "by", "as_of", "after"])?;
     match given.remove("by").as_deref() {
         None | Some("video") => {}
         Some("channel") => {
@@ -108,21 +135,37 @@ fn check(query: &str) -> Result<Wanted, Problem> {
         .filter(|k| (1..=K_MAX).contains(k))
         .ok_or_else(|| Problem::parameter("k", format!("k is a number from 1 to {K_MAX}, not {}", quoted(&k))))?;
     let event_type = params::event_type(given.remove("event_type"))?;
-    let (start, end) = params::range(given.remove("start"), given.remove("end"), MINUTE_MS)?;
+    let range = over(given.remove("span"), given.remove("start"), given.remove("end"), order)?;
+    let when = params::when(given.remove("as_of"), given.remove("after"))?;
+    Ok(Wanted { event_type, order, k, range, when })
+}
+
+fn over(span: Option<String>, start: Option<String>, end: Option<String>, order: Order) -> Result<Over, Problem> {
+    if span.is_some() && (start.is_some() || end.is_some()) {
+        return Err(Problem::parameter("span", "span stands instead of start and end"));
+    }
+    match span.as_deref() {
+        Some("hour") => return Ok(Over::Span(Span::Hour)),
+        Some("day") => return Ok(Over::Span(Span::Day)),
+        Some(other) => return Err(Problem::parameter("span", format!("span is hour or day, not {}", quoted(other)))),
+        None => {}
+    }
+    let (start, end) = params::range(start, end, MINUTE_MS)?;
     if order == Order::Rising {
         for (name, time) in [("start", start), ("end", end)] {
-            time.ok_or_else(|| Problem::parameter(name, "order=rising needs start and end"))?;
+            time.ok_or_else(|| Problem::parameter(name, "order=rising needs start and end, or a span"))?;
         }
     }
-    let when = params::when(given.remove("as_of"), given.remove("after"))?;
-    Ok(Wanted { event_type, order, k, start, end, when })
+    Ok(Over::Range(start, end))
 }
 
 async fn ask(state: &State, wanted: &Wanted, at: Moment) -> Result<Response, Missed> {
-    let (first, end) = params::minutes(wanted.start, wanted.end);
+    let (start, end) = wanted.range.at(at.frontier);
+    let (first, until) = params::minutes(start, end);
     let Wanted { event_type, order, k, .. } = wanted;
-    let question = TopQuestion { event_type: event_type.clone(), first, end, order: *order, k: *k, as_of: at.frontier };
-    if wanted.start.is_some() && question.lowest() < at.hot_from {
+    let (event_type, order, k) = (event_type.clone(), *order, *k);
+    let question = TopQuestion { event_type, first, end: until, order, k, as_of: at.frontier };
+    if start.is_some() && question.lowest() < at.hot_from {
         return Err(Missed::Refused(Problem::cold_top(at.hot_from.start())));
     }
     let busy = |_full| Missed::Refused(Problem::busy("many top lists are being made; try again in a second"));
@@ -137,7 +180,7 @@ async fn ask(state: &State, wanted: &Wanted, at: Moment) -> Result<Response, Mis
     match answered.await.ok().flatten() {
         Some(TopAnswer::Top { known, top }) => {
             let known = known.map(|(first, last)| (first.start(), last.end()));
-            Ok(json(&describe(wanted, at, known, top)))
+            Ok(json(&describe(wanted, (start, end), at, known, top)))
         }
         Some(TopAnswer::Gone { oldest }) => Err(Missed::Merged { at: at.frontier, oldest }),
         None => Err(Missed::Refused(ended())),
@@ -145,9 +188,15 @@ async fn ask(state: &State, wanted: &Wanted, at: Moment) -> Result<Response, Mis
 }
 
 /// `known` is where there are events, for an end that was left out.
-fn describe(wanted: &Wanted, at: Moment, known: Option<(EventTime, EventTime)>, top: Vec<Ranked>) -> Top<'_> {
+fn describe(
+    wanted: &Wanted,
+    (start, end): (Option<EventTime>, Option<EventTime>),
+    at: Moment,
+    known: Option<(EventTime, EventTime)>,
+    top: Vec<Ranked>,
+) -> Top<'_> {
     let oldest = Some(at.hot_from.start()).filter(|oldest| *oldest != 0);
-    let start = wanted.start.or(oldest).or(known.map(|(start, _)| start)).or(wanted.end).unwrap_or(0);
+    let start = start.or(oldest).or(known.map(|(start, _)| start)).or(end).unwrap_or(0);
     let is_rising = wanted.order == Order::Rising;
     let row = |Ranked { id, count, before }| Row { video_id: id, value: count, before: is_rising.then_some(before) };
     Top {
@@ -155,8 +204,8 @@ fn describe(wanted: &Wanted, at: Moment, known: Option<(EventTime, EventTime)>, 
         watermark: at.watermark.min(TIMES_END),
         event_type: &wanted.event_type,
         start,
-        end: wanted.end.or(known.map(|(_, end)| end)).unwrap_or(start),
-        is_final: wanted.end.unwrap_or(TIMES_END) <= at.watermark,
+        end: end.or(known.map(|(_, end)| end)).unwrap_or(start),
+        is_final: end.unwrap_or(TIMES_END) <= at.watermark,
         order: if is_rising { "rising" } else { "count" },
         top: top.into_iter().map(row).collect(),
     }

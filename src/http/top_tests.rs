@@ -40,6 +40,16 @@ fn a_top_list_has_the_greatest_first_and_says_at_which_frontier() {
             "/v1/top?start=60000&end=120000&order=rising",
             json!({"order": "rising", "final": true, "top": [rising("a/b c%ü", 0, 1), rising("v", 1, 2)]}),
         ),
+        // Stream time is 300 ms after the epoch.
+        (
+            "/v1/top?span=hour",
+            json!({"start": 0, "end": 60_000, "final": true, "top": [row("v", 2), row("a/b c%ü", 1)]}),
+        ),
+        ("/v1/top?span=day&k=1", json!({"start": 0, "end": 24 * HOUR, "final": false, "top": [row("v", 6)]})),
+        (
+            "/v1/top?span=hour&order=rising&as_of=100",
+            json!({"start": 0, "end": 60_000, "top": [rising("a/b c%ü", 1, 0), rising("v", 1, 0)]}),
+        ),
     ];
     Server::run(|server| async move {
         tell_history(&server);
@@ -65,6 +75,9 @@ fn top_lists_and_differences_that_cannot_be_made_are_refused_by_name() {
         ("/v1/top?order=rising", 400, json!({"parameter": "start"})),
         ("/v1/top?order=rising&start=0", 400, json!({"parameter": "end"})),
         ("/v1/top?granularity=hour", 400, json!({"parameter": "granularity"})),
+        ("/v1/top?span=week", 400, json!({"parameter": "span"})),
+        ("/v1/top?span=hour&start=0", 400, json!({"parameter": "span"})),
+        ("/v1/top?span=day&end=0", 400, json!({"parameter": "span"})),
         ("/v1/top?event_type=View", 400, json!({"parameter": "event_type"})),
         ("/v1/top?start=5&start=6", 400, json!({"parameter": "start"})),
         ("/v1/top?start=60000&end=1", 400, json!({"parameter": "end"})),

@@ -55,12 +55,15 @@ export const run = async (params, signal) => {
   for (const id of ["top-note", "top-head", "top-body"]) byId(id).replaceChildren();
   // Before everything there is nothing to rise from.
   form.elements.span.querySelector("[value=all]").disabled = isRising;
-  const wanted = { type: params.get("type") || "view", span: params.get("span") ?? (isRising ? "1h" : "24h"), k: params.get("k") ?? "10" };
+  const wanted = { type: params.get("type") || "view", span: params.get("span") ?? (isRising ? "hour" : "24h"), k: params.get("k") ?? "10" };
   for (const [name, value] of Object.entries(wanted)) form.elements[name].value = value;
   try {
     const { frontier } = await json("/v1/status", { signal });
-    const asked = { event_type: wanted.type, start: spanStart(wanted.span, frontier ?? 0), k: wanted.k };
-    if (isRising) Object.assign(asked, { order: "rising", end: frontier ?? 0 });
+    const asked = { event_type: wanted.type, k: wanted.k };
+    if (isRising) asked.order = "rising";
+    // These the server keeps running totals of.
+    if (["hour", "day"].includes(wanted.span)) asked.span = wanted.span;
+    else Object.assign(asked, { start: spanStart(wanted.span, frontier ?? 0), end: isRising ? (frontier ?? 0) : undefined });
     show(await json("/v1/top", { params: asked, signal }), wanted);
     fault(null);
   } catch (error) {
