@@ -162,11 +162,11 @@ def the_slider_shows_it_as_it_was(browser):
 
 
 def lists_say_what_the_api_says_and_lead_to_the_video(browser):
+    rising = api("/v1/top?order=rising&span=hour")
     hour_ms = 3_600_000
-    frontier = api("/v1/status")["frontier"]
-    rising = f"/v1/top?order=rising&start={frontier - hour_ms}&end={frontier}"
+    assert rising["end"] - rising["start"] == hour_ms and rising["end"] - 60_000 < rising["as_of"] <= rising["end"], rising
     with Visit(browser) as visit:
-        for view, wanted in (("top", api("/v1/top")["top"]), ("rising", api(rising)["top"])):
+        for view, wanted in (("top", api("/v1/top")["top"]), ("rising", rising["top"])):
             page = visit.open(VIEWS[view][0])
             expect(page.locator("#top-title")).to_have_text(view.capitalize())
             expect(page.locator("#top-body tr")).to_have_count(len(wanted))
