@@ -54,10 +54,12 @@ impl Board {
 
     /// How far a partition's clock may be for it to be read on: reading in step.
     ///
-    /// A partition without a clock may always be read; while such a one is not drained, no other may.
+    /// A partition without a clock may always be read; while such a one is not drained, no other may. A drained one is
+    /// as far as it has been given up to: until its worker has done that it holds the frontier, and what the others read
+    /// waits in memory, where no bound on rows counts it yet.
     pub fn clock_limit(&self, rules: &Rules) -> EventTime {
-        let holding = self.standings.values().filter(|standing| standing.holds());
-        match holding.map(|standing| standing.clock).min() {
+        let so_far = |standing: &Standing| if standing.drained { Some(standing.pace) } else { standing.clock };
+        match self.standings.values().filter(|standing| !standing.ended).map(so_far).min() {
             Some(None) => 0,
             Some(Some(slowest)) => slowest.saturating_add(rules.alignment_ms),
             None => EventTime::MAX,
@@ -121,10 +123,22 @@ mod tests {
         let rules = Rules::default();
         let limit = |standings: &[_]| board(standings).clock_limit(&rules);
         assert_eq!(limit(&[(Some(1_000), false), (Some(5_000), false)]), 121_000);
-        assert_eq!(limit(&[(Some(1_000), true), (Some(5_000), false)]), 125_000);
         assert_eq!(limit(&[(None, false), (Some(5_000), false)]), 0, "one without a clock holds the others");
-        assert_eq!(limit(&[(None, true), (Some(5_000), false)]), 125_000);
-        assert_eq!(limit(&[(Some(1_000), true)]), EventTime::MAX);
+    }
+
+    #[test]
+    fn regression_nobody_reads_far_ahead_of_a_drained_partition_that_has_not_followed_yet() {
+        // The others read on without a bound while the machine did not run its worker: many times what may wait for a
+        // sink that is away.
+        let rules = Rules::default();
+        let mut board = board(&[(None, true), (Some(5_000_000), false), (Some(1_000), true)]);
+        assert_eq!(board.clock_limit(&rules), 120_000);
+        for n in [0, 2] {
+            let pace = board.drained_pace(rules.tick_ms);
+            board.set(PartitionId(n), Standing { pace, ..board.standings[&PartitionId(n)] });
+        }
+        assert_eq!(board.clock_limit(&rules), 5_120_000);
+        assert_eq!(super::Board::new([]).clock_limit(&rules), EventTime::MAX);
     }
 
     #[test]
