@@ -316,6 +316,7 @@ pub fn announce<'scope>(news: StreamVec<'scope, EventTime, News>, hub: &Hub, rul
         });
         if let Some((announcement, cut_waits)) = told {
             tell(announcement);
+            hub.wake_followers();
             if cut_waits {
                 hub.wake_all();
             }

@@ -39,12 +39,19 @@ impl Standing {
 #[derive(Clone, Debug, Default)]
 pub struct Board {
     standings: BTreeMap<PartitionId, Standing>,
+    /// The greatest time at which something other than a record travels.
+    used: Option<EventTime>,
 }
 
 impl Board {
     /// A board of all partitions, each where it starts.
     pub fn new(standings: impl IntoIterator<Item = (PartitionId, Standing)>) -> Self {
-        Self { standings: standings.into_iter().collect() }
+        Self { standings: standings.into_iter().collect(), used: None }
+    }
+
+    /// Notes that something other than a record travels at a time.
+    pub fn note_use(&mut self, time: EventTime) {
+        self.used = self.used.max(Some(time));
     }
 
     /// Notes a standing; says whether it is news.
@@ -87,7 +94,7 @@ impl Board {
         let clocks =
             self.standings.values().filter_map(|standing| standing.clock).map(|clock| floor_to(clock, tick_ms));
         let used = self.standings.values().filter_map(|standing| standing.used);
-        clocks.chain(used).max().map(|time| time + tick_ms)
+        clocks.chain(used).chain(self.used).max().map(|time| time + tick_ms)
     }
 
     /// The greatest clock.

@@ -81,6 +81,8 @@ pub enum Message {
     },
     /// From outside: the log has a partition more.
     Joined(PartitionId),
+    /// Something other than a record travels at this time: time is to step past it, even where all is quiet.
+    Used(EventTime),
     /// From outside: read no more, make everything that was read visible, take a last checkpoint.
     Stop,
     /// From outside: let go of everything and end.
@@ -154,6 +156,7 @@ pub struct Shared {
     outbox: VecDeque<Message>,
     control: Option<Activator>,
     sleepers: Vec<Activator>,
+    followers: Vec<Activator>,
 }
 
 impl Shared {
@@ -190,6 +193,7 @@ impl Hub {
             outbox: VecDeque::new(),
             control: None,
             sleepers: Vec::new(),
+            followers: Vec::new(),
         })))
     }
 
@@ -220,6 +224,16 @@ impl Hub {
         self.with(|shared| shared.sleepers.push(sleeper));
     }
 
+    /// Schedules this operator at each announced frontier.
+    pub fn wake_on_frontier(&self, follower: Activator) {
+        self.with(|shared| shared.followers.push(follower));
+    }
+
+    /// Schedules all that follow the announced frontier.
+    pub fn wake_followers(&self) {
+        self.with(|shared| shared.followers.iter().for_each(Activator::activate));
+    }
+
     /// Schedules all that asked for it.
     pub fn wake_all(&self) {
         self.with(|shared| shared.sleepers.iter().chain(&shared.control).for_each(Activator::activate));
@@ -227,18 +241,28 @@ impl Hub {
 }
 
 /// Lets threads outside the workers speak to a job.
-#[derive(Clone, Default)]
-pub struct Mailbox(Arc<Mutex<Post>>);
+pub struct Mailbox<M = Message>(Arc<Mutex<Post<M>>>);
 
-#[derive(Default)]
-struct Post {
-    messages: VecDeque<Message>,
+struct Post<M> {
+    messages: VecDeque<M>,
     activator: Option<SyncActivator>,
 }
 
-impl Mailbox {
-    /// Tells all workers.
-    pub fn tell(&self, message: Message) {
+impl<M> Default for Mailbox<M> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Post { messages: VecDeque::new(), activator: None })))
+    }
+}
+
+impl<M> Clone for Mailbox<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<M> Mailbox<M> {
+    /// Puts a message in.
+    pub fn tell(&self, message: M) {
         let mut post = self.0.lock().expect("nobody panics while holding the mailbox");
         post.messages.push_back(message);
         if let Some(activator) = &post.activator {
@@ -248,11 +272,11 @@ impl Mailbox {
     }
 
     /// Takes what was told and nobody has heard yet.
-    pub fn take(&self) -> VecDeque<Message> {
+    pub fn take(&self) -> VecDeque<M> {
         std::mem::take(&mut self.0.lock().expect("nobody panics while holding the mailbox").messages)
     }
 
-    fn attach(&self, activator: SyncActivator) {
+    pub(crate) fn attach(&self, activator: SyncActivator) {
         self.0.lock().expect("nobody panics while holding the mailbox").activator = Some(activator);
     }
 }
@@ -366,6 +390,7 @@ fn hear(
             }
         }
         Message::Joined(partition) => hub.with(|shared| shared.joined.push(partition)),
+        Message::Used(time) => hub.with(|shared| shared.board.note_use(time)),
         Message::Committed { number } => {
             hub.with(|shared| {
                 if shared.cut.number == number {

@@ -7,8 +7,10 @@ use timely::worker::Worker;
 use crate::{
     announce::{self, Partitions, Tell},
     board::{Board, Standing},
+    channels::{self, ChannelDesk},
     checkpoint::{coordinator::Coordinator, manifest::Hot, part::PartState},
     control::{self, Ear, Facts, Hub, Mailbox},
+    dimensions::{self, Dimensions},
     identity::IdKey,
     index::{self, Questions, Reply},
     lane::{Ended, Format, Lane, LaneStart},
@@ -103,14 +105,19 @@ pub struct Serve {
     pub top_desk: Option<Questions<TopQuestion>>,
     /// Where they go.
     pub top_reply: Reply<TopAnswer>,
+    /// Where channels are asked about on this worker, and where the answers go.
+    pub channels: ChannelDesk,
+    /// What is known of videos and channels.
+    pub dimensions: Dimensions,
 }
 
 /// Builds the job on a worker.
 ///
 /// ```text
 /// Sources --parcels, to the owner of the video--> Tally --increments--> Index, IndexFunctions --> Answer <-- Ask
-///                                                   |                     \--> Top <-- AskTop
-///                                                   \--news, to all--> Announce      \--> Reply, TopReply
+///                                                   |                     |--> Top <-- AskTop
+/// Dimensions --changes, to all--> Members --moves--> IndexMembers ----------\--> Channels <-- AskChannels
+///                                                   \--news, to all--> Announce      \--> Reply, TopReply, ChannelReply
 /// Say --messages, to all--> Hear       (a dataflow of its own: standings, checkpoints)
 /// ```
 pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
@@ -166,6 +173,9 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
             let functions = has_functions.then(|| index::index(functions, "IndexFunctions"));
             let top_series = Rc::clone(&series);
             top::top(counts.clone(), &hub, top_series, serve.retain_ms, serve.top_desk, serve.top_reply);
+            let (retain_ms, members) = (serve.retain_ms, dimensions::members(scope, &hub, serve.dimensions));
+            let of_channels = (counts.clone(), functions.clone(), Rc::clone(&series));
+            channels::channels(members, of_channels.0, of_channels.1, &hub, of_channels.2, retain_ms, serve.channels);
             index::answers(counts, functions, &hub, series, serve.retain_ms, serve.desk, serve.reply);
         }
     });

@@ -26,8 +26,10 @@ use timely::{
 };
 
 use crate::{
+    channels,
     control::Hub,
     desk::{Asked, ask},
+    dimensions::MemberSpine,
     functions::{Kept, stats::Stats},
     identity::KeyGroup,
     query::{Answer, Cell, Question},
@@ -117,7 +119,7 @@ pub fn answers<'scope>(
     }
     let resumed = hub.with(|shared| shared.applied);
     let functions = functions.map(|functions| functions.trace);
-    let mut book = Book { functions, ..Book::new(counts.trace, series, retain_ms, resumed) };
+    let mut book = Book::new(counts.trace, series, retain_ms, resumed).with_functions(functions);
     let mut parked: Vec<Asked> = Vec::new();
     let by_group = Exchange::new(move |asked: &Asked| KeyGroup::of(&asked.question.video_id).owner(peers) as u64);
     let answered = asked.binary_frontier::<_, CapacityContainerBuilder<Vec<(usize, u64, Answer)>>, _, _, _, _>(
@@ -161,6 +163,7 @@ pub fn answers<'scope>(
 pub(crate) struct Book {
     pub(crate) counts: TraceAgent<Spine<Measures>>,
     functions: Option<TraceAgent<Spine<Stats>>>,
+    members: Option<TraceAgent<MemberSpine>>,
     pub(crate) series: Rc<RefCell<SeriesTable>>,
     retain_ms: u64,
     /// The oldest frontier that can be answered.
@@ -175,14 +178,25 @@ impl Book {
         retain_ms: u64,
         resumed: EventTime,
     ) -> Self {
-        Self { counts, functions: None, series, retain_ms, oldest: resumed }
+        Self { counts, functions: None, members: None, series, retain_ms, oldest: resumed }
+    }
+
+    /// With the functions, where any are kept.
+    pub(crate) fn with_functions(self, functions: Option<TraceAgent<Spine<Stats>>>) -> Self {
+        Self { functions, ..self }
+    }
+
+    /// With the videos of channels.
+    pub(crate) fn with_members(self, members: TraceAgent<MemberSpine>) -> Self {
+        Self { members: Some(members), ..self }
     }
 
     /// Reads how far the index is complete, and lets history go that is no longer retained. `None`: it has ended.
     pub(crate) fn advance(&mut self) -> Option<EventTime> {
         let of_counts = upper(&mut self.counts);
         let of_functions = self.functions.as_mut().map(upper);
-        let uppers = [Some(&of_counts), of_functions.as_ref()].into_iter().flatten();
+        let of_members = self.members.as_mut().map(upper);
+        let uppers = [Some(&of_counts), of_functions.as_ref(), of_members.as_ref()].into_iter().flatten();
         let reached = uppers.filter_map(|upper| upper.as_option().copied()).min();
         if let Some(reached) = reached {
             self.oldest = self.oldest.max(reached.saturating_sub(self.retain_ms));
@@ -190,12 +204,20 @@ impl Book {
             if let Some((functions, upper)) = self.functions.as_mut().zip(of_functions) {
                 compact(functions, &upper, self.oldest);
             }
+            if let Some((members, upper)) = self.members.as_mut().zip(of_members) {
+                compact(members, &upper, self.oldest);
+            }
         }
         reached
     }
 
+    /// The batches of the videos of channels.
+    pub(crate) fn members(&self) -> Vec<channels::Run> {
+        self.members.as_ref().map_or_else(Vec::new, channels::runs)
+    }
+
     /// The cells of one question, true at its `as_of`, which the index has reached.
-    fn answer(&mut self, question: &Question) -> Answer {
+    pub(crate) fn answer(&mut self, question: &Question) -> Answer {
         if question.as_of < self.oldest {
             return Answer::Gone { oldest: self.oldest };
         }
@@ -210,18 +232,14 @@ impl Book {
     }
 }
 
-fn upper<R: Semigroup + Ord + 'static>(trace: &mut TraceAgent<Spine<R>>) -> Antichain<EventTime> {
+fn upper<T: TraceReader<Time = EventTime>>(trace: &mut T) -> Antichain<EventTime> {
     let mut upper = Antichain::new();
     trace.read_upper(&mut upper);
     upper
 }
 
 /// Lets all history before `oldest` be merged, and all batches before `upper`. An answer at `as_of` needs `since < as_of`.
-pub(crate) fn compact<R: Semigroup + Ord + 'static>(
-    trace: &mut TraceAgent<Spine<R>>,
-    upper: &Antichain<EventTime>,
-    oldest: EventTime,
-) {
+pub(crate) fn compact(trace: &mut impl TraceReader<Time = EventTime>, upper: &Antichain<EventTime>, oldest: EventTime) {
     let since = Antichain::from_elem(oldest.saturating_sub(1));
     trace.set_logical_compaction(since.borrow());
     trace.set_physical_compaction(upper.borrow());

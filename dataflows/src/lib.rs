@@ -6,11 +6,13 @@
 
 pub mod announce;
 pub mod board;
+pub mod channels;
 pub mod checkpoint;
 pub mod clock;
 pub mod control;
 pub mod dedup;
 pub mod desk;
+pub mod dimensions;
 pub mod event;
 pub mod functions;
 pub mod graph;

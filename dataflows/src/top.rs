@@ -68,13 +68,20 @@ pub enum Order {
     Rising,
 }
 
+impl Order {
+    /// The first window that is looked at for a range.
+    pub fn lowest(self, first: Minute, end: Minute) -> Minute {
+        match self {
+            Self::Count => first,
+            Self::Rising => Minute(first.0.saturating_sub(end.0.saturating_sub(first.0))),
+        }
+    }
+}
+
 impl TopQuestion {
     /// The first window that is looked at.
     pub fn lowest(&self) -> Minute {
-        match self.order {
-            Order::Count => self.first,
-            Order::Rising => Minute(self.first.0.saturating_sub(self.end.0.saturating_sub(self.first.0))),
-        }
+        self.order.lowest(self.first, self.end)
     }
 
     fn windows(&self) -> Range<Minute> {
@@ -330,7 +337,7 @@ impl Run {
 }
 
 /// The best so far, the least of them at hand.
-struct Best {
+pub(crate) struct Best {
     order: Order,
     k: usize,
     heap: BinaryHeap<Reverse<Place>>,
@@ -346,12 +353,12 @@ struct Place {
 }
 
 impl Best {
-    fn new(order: Order, k: usize) -> Self {
+    pub(crate) fn new(order: Order, k: usize) -> Self {
         Self { order, k, heap: BinaryHeap::new() }
     }
 
     /// Takes a video if it is among them. One without an event is not.
-    fn offer(&mut self, id: &str, count: i64, before: i64) {
+    pub(crate) fn offer(&mut self, id: &str, count: i64, before: i64) {
         if count == 0 && before == 0 {
             return;
         }
@@ -375,7 +382,7 @@ impl Best {
     }
 
     /// The greatest first.
-    fn finish(self) -> Vec<Ranked> {
+    pub(crate) fn finish(self) -> Vec<Ranked> {
         let ranked = self.heap.into_sorted_vec().into_iter();
         ranked.map(|Reverse(Place { id, count, before, .. })| Ranked { id: id.0, count, before }).collect()
     }
