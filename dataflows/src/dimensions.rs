@@ -56,8 +56,8 @@ pub enum Change {
 /// The greatest length of a name, bytes of UTF-8.
 pub const NAME_BYTES_MAX: usize = 256;
 
-/// Told of changes as soon as they are heard. Must not block.
-pub type TellChanges = Box<dyn FnMut(&[Change])>;
+/// Told of changes as soon as they are heard, with the time that they travel at. Must not block.
+pub type TellChanges = Box<dyn FnMut(EventTime, &[Change])>;
 
 /// What a worker is given of dimensions.
 #[derive(Default)]
@@ -88,10 +88,10 @@ pub(crate) fn members<'scope>(scope: Scope<'scope, EventTime>, hub: &Hub, dimens
     let moves = heard.unary::<CapacityContainerBuilder<Vec<Member>>, _, _, _>(Pipeline, "Members", move |_, _| {
         move |input, output| {
             input.for_each(|capability, changes| {
+                let time = *capability.least().expect("changes travel at a time");
                 if let Some(tell) = &mut tell {
-                    tell(changes);
+                    tell(time, changes);
                 }
-                let time = *capability.time();
                 let mut session = output.session(&capability);
                 for change in changes.drain(..) {
                     let Change::Video { video_id, channel_id, .. } = change else { continue };

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod drafts;
+pub mod windows;
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,6 +21,7 @@ use std::{
 
 use dataflows::{
     announce::Announcement,
+    channels::{ChannelAnswer, ChannelDesk, ChannelQuestion},
     checkpoint::{
         coordinator::StoredPart,
         fold::Fold,
@@ -27,6 +29,7 @@ use dataflows::{
         part::PartState,
     },
     control::{Ear, Mailbox, Message, Outcome},
+    dimensions::{Change, Dimensions, TellChanges},
     event::{self, Cause},
     functions::{Functions, Kept, stats::Stats},
     graph::{self, Job, Serve, Start},
@@ -159,6 +162,9 @@ pub enum Event {
     Outcome(Outcome),
     Answer(u64, Answer),
     Top(TopAnswer),
+    Channel(ChannelAnswer),
+    /// Changes of dimensions, with the time that they travel at.
+    Heard(EventTime, Vec<Change>),
     /// A partition can't be read on: this incarnation is over.
     BrokeOff,
 }
@@ -169,6 +175,8 @@ pub struct Live {
     pub mailbox: Mailbox,
     pub desk: Questions,
     pub top_desk: Questions<TopQuestion>,
+    pub channel_desk: Questions<ChannelQuestion>,
+    pub dimensions: Mailbox<Vec<Change>>,
     crash: Arc<AtomicBool>,
     guards: Option<WorkerGuards<()>>,
     workers: usize,
@@ -202,6 +210,8 @@ pub struct Setup {
     pub rolls_up: bool,
     /// When windows leave memory.
     pub cooling: Option<Cooling>,
+    /// What is known of videos and channels at the start.
+    pub known: Vec<Change>,
 }
 
 /// What the partitions are like to read.
@@ -232,6 +242,7 @@ impl Setup {
             functions: Functions::default(),
             rolls_up: false,
             cooling: None,
+            known: Vec::new(),
         }
     }
 }
@@ -336,14 +347,14 @@ impl Live {
     pub fn start(setup: Setup) -> Self {
         let (send, events) = mpsc::channel();
         let (mailbox, desk, crash) = (Mailbox::default(), Questions::default(), Arc::new(AtomicBool::new(false)));
-        let top_desk = Questions::default();
-        let for_top = top_desk.clone();
+        let (top_desk, channel_desk, dimensions) = (Questions::default(), Questions::default(), Mailbox::default());
+        let (for_top, for_channels, for_dimensions) = (top_desk.clone(), channel_desk.clone(), dimensions.clone());
         let (workers, rules, state) = (setup.workers, setup.rules, RefCell::new(setup.start.state.clone()));
         let (for_job, for_desk, to_crash) = (mailbox.clone(), desk.clone(), Arc::clone(&crash));
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
             let first = worker.index() == 0;
             let mut job = job(&setup, worker.index(), Reached::End, &send);
-            let (answers, tops) = (send.clone(), send.clone());
+            let (answers, tops, channels, heard) = (send.clone(), send.clone(), send.clone(), send.clone());
             job.mailbox = first.then(|| for_job.clone());
             job.serve = Some(Serve {
                 retain_ms: 900_000,
@@ -351,6 +362,17 @@ impl Live {
                 reply: Box::new(move |ticket, answer| drop(answers.send(Event::Answer(ticket, answer)))),
                 top_desk: first.then(|| for_top.clone()),
                 top_reply: Box::new(move |_, top| drop(tops.send(Event::Top(top)))),
+                channels: ChannelDesk {
+                    desk: first.then(|| for_channels.clone()),
+                    reply: Box::new(move |_, answer| drop(channels.send(Event::Channel(answer)))),
+                },
+                dimensions: Dimensions {
+                    given: first.then(|| (setup.known.clone(), for_dimensions.clone())),
+                    tell: first.then(|| {
+                        Box::new(move |time, changes: &[Change]| drop(heard.send(Event::Heard(time, changes.to_vec()))))
+                            as TellChanges
+                    }),
+                },
             });
             graph::build(worker, job);
             while worker.has_dataflows() && !to_crash.load(Ordering::Relaxed) {
@@ -363,7 +385,21 @@ impl Live {
         .expect("workers start");
         let (is_full, latest) = (Cell::new(false), RefCell::default());
         let guards = Some(guards);
-        Self { events, mailbox, desk, top_desk, crash, guards, workers, rules, state, is_full, latest }
+        Self {
+            events,
+            mailbox,
+            desk,
+            top_desk,
+            channel_desk,
+            dimensions,
+            crash,
+            guards,
+            workers,
+            rules,
+            state,
+            is_full,
+            latest,
+        }
     }
 
     pub fn next(&self) -> Event {
@@ -428,7 +464,8 @@ impl Live {
                 }
                 // What it has is as good as ever, and the frontier stays.
                 Event::BrokeOff => {}
-                Event::Outcome(_) | Event::Told(_) | Event::Answer(..) | Event::Top(_) | Event::End(_) => {}
+                Event::Outcome(_) | Event::Told(_) | Event::End(_) => {}
+                Event::Answer(..) | Event::Top(_) | Event::Channel(_) | Event::Heard(..) => {}
             }
         }
     }
@@ -529,6 +566,17 @@ impl Live {
         loop {
             if let Event::Top(top) = self.next() {
                 return top;
+            }
+        }
+    }
+
+    /// Asks about channels; whatever else happens meanwhile goes to `note`.
+    pub fn channels(&self, question: ChannelQuestion, mut note: impl FnMut(Event)) -> ChannelAnswer {
+        assert!(self.channel_desk.ask(1, question));
+        loop {
+            match self.next() {
+                Event::Channel(answer) => return answer,
+                other => note(other),
             }
         }
     }
