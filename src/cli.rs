@@ -90,6 +90,9 @@ pub enum Command {
     /// Look at the records that could not be counted
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Names of videos and channels, and which channel a video belongs to
+    #[command(subcommand)]
+    Dimensions(DimensionsCommand),
     /// Look at the effective configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -128,9 +131,11 @@ impl Command {
             | Command::DeadLetters(DeadLettersCommand::Replay(ResendArgs { data_dir, .. })) => {
                 Overrides { data_dir: data_dir.data_dir.clone(), ..Overrides::default() }
             }
-            Command::Produce(_) | Command::Query(_) | Command::Config(_) | Command::Completions { .. } => {
-                Overrides::default()
-            }
+            Command::Produce(_)
+            | Command::Query(_)
+            | Command::Dimensions(_)
+            | Command::Config(_)
+            | Command::Completions { .. } => Overrides::default(),
         }
     }
 }
@@ -192,16 +197,22 @@ pub struct Member {
 #[derive(Clone, Debug, Args)]
 pub struct QueryArgs {
     /// Which video
-    #[arg(value_name = "VIDEO", required_unless_present = "top", conflicts_with = "top")]
+    #[arg(value_name = "VIDEO", required_unless_present_any = ["top", "channel"], conflicts_with_all = ["top", "channel"])]
     pub video_id: Option<String>,
+    /// Instead of a video, all those of a channel
+    #[arg(long, value_name = "CHANNEL", conflicts_with = "top")]
+    pub channel: Option<String>,
     /// Instead of a video's counts, the so many videos with the most events (1 to 1000)
     #[arg(long, value_name = "K", conflicts_with_all = ["function", "granularity"])]
     pub top: Option<u32>,
+    /// What is ranked
+    #[arg(long, requires = "top", conflicts_with_all = ["video_id", "channel"], default_value = "video")]
+    pub by: TopBy,
     /// By what they are ranked: rising compares with as long a time right before, and needs --start and --end, or --span
-    #[arg(long, value_name = "ORDER", requires = "top", default_value = "count")]
+    #[arg(long, value_name = "ORDER", requires = "top", conflicts_with_all = ["video_id", "channel"], default_value = "count")]
     pub order: TopOrder,
     /// Over the hour or the day (UTC) that stream time is in, instead of --start and --end
-    #[arg(long, value_name = "SPAN", requires = "top", conflicts_with_all = ["video_id", "start", "end"])]
+    #[arg(long, value_name = "SPAN", requires = "top", conflicts_with_all = ["video_id", "channel", "start", "end"])]
     pub span: Option<TopSpan>,
     /// Which events
     #[arg(long, value_name = "TYPE", default_value = "view")]
@@ -269,6 +280,13 @@ fn function_parser() -> impl TypedValueParser<Value = Function> {
         .map(|name| Function::parse(&name).expect("a possible value is a function"))
 }
 
+/// What a top list is made of.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TopBy {
+    Video,
+    Channel,
+}
+
 /// By what the videos of a top list are ranked.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TopOrder {
@@ -290,6 +308,16 @@ pub enum Granularity {
     Hour,
     Day,
     All,
+}
+
+/// As the word that HTTP takes.
+impl fmt::Display for TopBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TopBy::Video => "video",
+            TopBy::Channel => "channel",
+        })
+    }
 }
 
 /// As the word that HTTP takes.
@@ -459,6 +487,21 @@ pub enum CheckpointCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum DimensionsCommand {
+    /// Send the lines of a file to a running tidemark; exit 1 where one was rejected
+    Load {
+        /// One JSON object a line, {"video_id","name","channel_id"} or {"channel_id","name"}, each replacing what was known; "-" is stdin
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Give up once the server has taken nothing for this long
+        #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration_ms)]
+        give_up_after: u64,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub enum DeadLettersCommand {
     /// Print them, one JSON object a line
     List {
@@ -590,6 +633,9 @@ mod tests {
             "query v1 --event-type like --function count --start 0 --end 2026-01-01T00:00:00Z --granularity all",
             "query v1 --as-of 5 --json",
             "query v1 --after 0:1,1:2 --csv --url http://h:1/",
+            "query --channel c1 --granularity day",
+            "query --top 3 --by channel",
+            "dimensions load f --url http://h:1/",
             "replay --from files:a/*.jsonl --out tsv:o --workers 2 --since 1 --until 2",
             "replay --from log:d --out store:s",
             #[cfg(all(feature = "kafka", feature = "cassandra"))]
@@ -617,6 +663,10 @@ mod tests {
             ("replay --from files: --out tsv:o", "nothing follows"),
             ("replay --from events --out tsv:o", "begins with what it is"),
             ("query v --json --csv", "cannot be used with"),
+            ("query v --channel c", "cannot be used with"),
+            ("query --channel c --by channel", "cannot be used with"),
+            ("query v --order rising", "cannot be used with"),
+            ("query", "<VIDEO>"),
             ("query v --as-of 1 --after 0:1", "cannot be used with"),
             ("query v --function median", "possible values: count, sum, mean"),
             ("query v --url https://h", "https is not in this build"),

@@ -12,7 +12,7 @@ use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, DimensionsCommand},
     exit::{Exit, Failure},
 };
 
@@ -60,6 +60,9 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Audit(args) => commands::audit::run(settings()?, args),
         Command::Checkpoint(command) => commands::checkpoint::run(settings()?, command),
         Command::DeadLetters(command) => commands::dead_letters::run(settings()?, command),
+        Command::Dimensions(DimensionsCommand::Load { file, give_up_after, server }) => {
+            produce::load_dimensions(file, server, *give_up_after)
+        }
         Command::Config(command) => commands::config::run(&cli.global, command),
         Command::Completions { shell } => commands::completions::run(*shell),
     }

@@ -1,9 +1,17 @@
 //! What the HTTP side asks of the rest: answers from the dataflow, and room in the log.
 
-use std::{future::Future, ops::Range, pin::Pin, sync::Arc};
+use std::{
+    collections::HashMap,
+    future::Future,
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use dataflows::{
     announce::{Announcement, Moment},
+    channels::{ChannelAnswer, ChannelQuestion},
+    dimensions::Change,
     port::{BoxError, CountRow, PartitionId},
     query::{Answer, Question},
     time::EventTime,
@@ -31,6 +39,9 @@ pub trait Queries: Send + Sync + 'static {
 
     /// Makes a top list at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>>;
+
+    /// Answers one question about channels at its `as_of`, which must be announced. `None` where the dataflow has ended.
+    fn channels(&self, question: ChannelQuestion) -> BoxFuture<Option<ChannelAnswer>>;
 
     /// Changes at each announcement; its value is the newest frontier.
     fn changes(&self) -> tokio::sync::watch::Receiver<EventTime>;
@@ -86,6 +97,63 @@ pub trait Ingest: Send + Sync + 'static {
 pub trait EventCheck: Send + Sync + 'static {
     /// The video id of a well-formed event, or the detail word ([`dataflows::event::Cause`]) of what is amiss.
     fn check(&self, payload: &[u8]) -> Result<String, &'static str>;
+}
+
+/// What is known of videos and channels, as of now: labels of answers, which no frontier has a say in.
+#[derive(Default)]
+pub struct Labels(RwLock<Known>);
+
+#[derive(Default)]
+struct Known {
+    videos: HashMap<String, VideoLabel>,
+    channels: HashMap<String, String>,
+}
+
+/// What a video is called, and whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VideoLabel {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its channel.
+    pub channel_id: Option<String>,
+    /// The channel's name.
+    pub channel_name: Option<String>,
+}
+
+impl Labels {
+    /// Takes changes in.
+    pub fn apply(&self, changes: &[Change]) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes.iter().cloned() {
+            match change {
+                Change::Video { video_id, name: None, channel_id: None } => drop(known.videos.remove(&video_id)),
+                Change::Video { video_id, name, channel_id } => {
+                    known.videos.insert(video_id, VideoLabel { name, channel_id, channel_name: None });
+                }
+                Change::Channel { channel_id, name: None } => drop(known.channels.remove(&channel_id)),
+                Change::Channel { channel_id, name: Some(name) } => drop(known.channels.insert(channel_id, name)),
+            }
+        }
+    }
+
+    /// Of a video.
+    pub fn video(&self, video_id: &str) -> VideoLabel {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(label) = known.videos.get(video_id) else { return VideoLabel::default() };
+        let channel_name = label.channel_id.as_ref().and_then(|channel_id| known.channels.get(channel_id)).cloned();
+        VideoLabel { channel_name, ..label.clone() }
+    }
+
+    /// The name of a channel.
+    pub fn channel(&self, channel_id: &str) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).channels.get(channel_id).cloned()
+    }
+
+    /// How many videos and channels there is something known of.
+    pub fn counts(&self) -> (usize, usize) {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        (known.videos.len(), known.channels.len())
+    }
 }
 
 /// How the process itself is doing: what no announcement can tell.

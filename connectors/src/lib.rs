@@ -3,6 +3,7 @@
 #[cfg(feature = "cassandra")]
 pub mod cassandra;
 mod checkpoint_names;
+pub mod dimension;
 pub mod embedded;
 pub mod files;
 pub mod json;

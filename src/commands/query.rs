@@ -84,7 +84,11 @@ pub fn run(args: &QueryArgs) -> Result<(), Failure> {
 /// The answer, as far as it is printed.
 #[derive(Debug, Deserialize)]
 struct Answer {
-    video_id: String,
+    /// Of a channel's answer, there is none.
+    video_id: Option<String>,
+    video_name: Option<String>,
+    channel_id: Option<String>,
+    channel_name: Option<String>,
     event_type: String,
     function: String,
     start: u64,
@@ -96,6 +100,32 @@ struct Answer {
     /// As it came: whole, with a fraction, or null.
     total: serde_json::Value,
     series: Vec<Point>,
+}
+
+impl Answer {
+    /// What its id is called, the id, and the name.
+    fn subject(&self) -> (&'static str, &str, Option<&str>) {
+        subject((&self.video_id, &self.video_name), (&self.channel_id, &self.channel_name))
+    }
+}
+
+/// Whose numbers these are: a video's, or else a channel's.
+fn subject<'a>(
+    (video_id, video_name): (&'a Option<String>, &'a Option<String>),
+    (channel_id, channel_name): (&'a Option<String>, &'a Option<String>),
+) -> (&'static str, &'a str, Option<&'a str>) {
+    match video_id {
+        Some(id) => ("video_id", id, video_name.as_deref()),
+        None => ("channel_id", channel_id.as_deref().unwrap_or_default(), channel_name.as_deref()),
+    }
+}
+
+/// An id with the name, if it has one.
+fn named(id: &str, name: Option<&str>) -> String {
+    match name {
+        Some(name) => format!("{} ({})", printable(id), printable(name)),
+        None => printable(id),
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -120,9 +150,9 @@ fn query(args: &QueryArgs, token: Option<&str>) -> Result<String, QueryError> {
     match (args.print_as(), args.top) {
         (PrintAs::Json, _) => Ok(format!("{}\n", text.trim_end())),
         (PrintAs::Table, None) => Ok(table(&read(args, &text)?)),
-        (PrintAs::Table, Some(_)) => Ok(top::table(&read(args, &text)?)),
+        (PrintAs::Table, Some(_)) => Ok(top::table(&read(args, &text)?, args.by)),
         (PrintAs::Csv, None) => csv(&read(args, &text)?).map_err(|cause| strange(args, cause)),
-        (PrintAs::Csv, Some(_)) => top::csv(&read(args, &text)?).map_err(|cause| strange(args, cause)),
+        (PrintAs::Csv, Some(_)) => top::csv(&read(args, &text)?, args.by).map_err(|cause| strange(args, cause)),
     }
 }
 
@@ -165,18 +195,20 @@ fn fetch(args: &QueryArgs, token: Option<&str>) -> Result<String, QueryError> {
 /// The whole URL. Everything that a user may type is percent-encoded.
 fn address(args: &QueryArgs) -> String {
     let base = args.server.url.trim_end_matches('/');
-    let mut address = match &args.video_id {
-        Some(video_id) => format!("{base}/v1/videos/{}/stats", percent::encode(video_id)),
-        None => format!("{base}/v1/top"),
+    let mut address = match (&args.video_id, &args.channel) {
+        (Some(video_id), _) => format!("{base}/v1/videos/{}/stats", percent::encode(video_id)),
+        (None, Some(channel_id)) => format!("{base}/v1/channels/{}/stats", percent::encode(channel_id)),
+        (None, None) => format!("{base}/v1/top"),
     };
-    let of_a_video = args.video_id.is_some();
+    let is_series = args.top.is_none();
     let parameters = [
         ("event_type", Some(args.event_type.clone())),
-        ("function", of_a_video.then(|| args.function.as_str().to_owned())),
+        ("function", is_series.then(|| args.function.as_str().to_owned())),
         ("start", args.start.map(|start| start.to_string())),
         ("end", args.end.map(|end| end.to_string())),
-        ("granularity", of_a_video.then(|| args.granularity.to_string())),
+        ("granularity", is_series.then(|| args.granularity.to_string())),
         ("k", args.top.map(|k| k.to_string())),
+        ("by", args.top.map(|_| args.by.to_string())),
         ("order", args.top.map(|_| args.order.to_string())),
         ("span", args.span.map(|span| span.to_string())),
         ("as_of", args.as_of.map(|as_of| as_of.to_string())),
@@ -201,10 +233,11 @@ fn table(answer: &Answer) -> String {
     for point in &answer.series {
         table.add_row([utc(point.start), point.value.to_string(), yes_or_no(point.is_final).to_owned()]);
     }
-    let Answer { video_id, event_type, total, .. } = answer;
-    let (video_id, event_type) = (printable(video_id), printable(event_type));
+    let Answer { event_type, total, .. } = answer;
+    let ((_, id, name), event_type) = (answer.subject(), printable(event_type));
+    let subject = named(id, name);
     format!(
-        "{video_id}, {event_type}: {total} from {} to {}\n{table}\nas of {} ({}); watermark {}; final: {}\n",
+        "{subject}, {event_type}: {total} from {} to {}\n{table}\nas of {} ({}); watermark {}; final: {}\n",
         utc(answer.start),
         utc(answer.end),
         utc(answer.as_of),
@@ -216,11 +249,12 @@ fn table(answer: &Answer) -> String {
 
 fn csv(answer: &Answer) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["video_id", "event_type", "window_start_ms", "window_start", &answer.function, "final"])?;
+    let (column, id, _) = answer.subject();
+    writer.write_record([column, "event_type", "window_start_ms", "window_start", &answer.function, "final"])?;
     for point in &answer.series {
         let (start, value) = (point.start.to_string(), point.value.to_string());
         let is_final = if point.is_final { "true" } else { "false" };
-        writer.write_record([&answer.video_id, &answer.event_type, &start, &utc(point.start), &value, is_final])?;
+        writer.write_record([id, &answer.event_type, &start, &utc(point.start), &value, is_final])?;
     }
     written(writer)
 }

@@ -118,6 +118,8 @@ pub struct KafkaSettings {
     pub topic: String,
     /// The topic for what can't be counted.
     pub dead_letter_topic: String,
+    /// The compacted topic with names and channels, if they are in one.
+    pub dimensions_topic: Option<String>,
     /// Any librdkafka key.
     pub properties: Properties,
 }
@@ -394,10 +396,14 @@ impl Judge {
         if kafka.topic == kafka.dead_letter_topic {
             self.fault("kafka.dead_letter_topic", "it is kafka.topic: what can't be counted would be read again");
         }
+        if [&kafka.topic, &kafka.dead_letter_topic].contains(&&kafka.dimensions_topic) {
+            self.fault("kafka.dimensions_topic", "it is another topic than those of events and dead letters");
+        }
         KafkaSettings {
             brokers: kafka.brokers.clone(),
             topic: kafka.topic.clone(),
             dead_letter_topic: kafka.dead_letter_topic.clone(),
+            dimensions_topic: Some(kafka.dimensions_topic.clone()).filter(|topic| !topic.is_empty()),
             properties: kafka.properties.clone(),
         }
     }
@@ -749,6 +755,7 @@ mod tests {
             ("cassandra.replication_factor = 0", "cassandra.replication_factor"),
             ("kafka.brokers = []", "kafka.brokers"),
             ("kafka.topic = \"video-events.dead-letters\"", "kafka.dead_letter_topic"),
+            ("kafka.dimensions_topic = \"video-events\"", "kafka.dimensions_topic"),
             ("cassandra.keyspace = \"a-b\"", "cassandra.keyspace"),
             ("cassandra.username = \"u\"", "cassandra.username"),
             ("cluster.key_file = \"\"", "cluster.key_file"),

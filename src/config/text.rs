@@ -38,6 +38,7 @@ pub struct Kafka {
     pub brokers: Vec<String>,
     pub topic: String,
     pub dead_letter_topic: String,
+    pub dimensions_topic: String,
     pub properties: Properties,
 }
 

@@ -1,7 +1,8 @@
 //! Answers that can never change may be kept: by browsers and proxies, for a year, under an `ETag`.
 //!
 //! Only where both ends were given and no moment: the same request then has the same answer for ever, but for the `as_of` and
-//! the watermark that it happens to be told with. So the tag is a weak one, over all the rest.
+//! the watermark that it happens to be told with. So the tag is a weak one, over all the rest. One with names in it is asked
+//! about again: those may change.
 
 use sha2::{Digest, Sha256};
 use warp::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -25,9 +26,11 @@ pub fn respond(state: &State, headers: &HeaderMap, wanted: &Wanted, stats: &Stat
         json(stats)
     };
     // What is behind a token is for the one who has it.
-    let control = match state.token_sha256 {
-        None => "public, max-age=31536000, immutable",
-        Some(_) => "private, max-age=31536000, immutable",
+    let control = match (&state.token_sha256, stats.is_labelled()) {
+        (None, false) => "public, max-age=31536000, immutable",
+        (Some(_), false) => "private, max-age=31536000, immutable",
+        (None, true) => "public, no-cache",
+        (Some(_), true) => "private, no-cache",
     };
     let sent = response.headers_mut();
     sent.insert(header::CACHE_CONTROL, HeaderValue::from_static(control));

@@ -17,7 +17,8 @@ use super::{
 /// One answer.
 #[derive(Serialize, ToSchema)]
 struct Diff {
-    video_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_id: Option<String>,
     event_type: String,
     function: &'static str,
     granularity: &'static str,

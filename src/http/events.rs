@@ -4,6 +4,8 @@
 //! An item's bytes go into the log as they came. An array's items and a single object may hold line feeds, since records are
 //! framed there; of an NDJSON line only the line end is taken off.
 
+use std::sync::Arc;
+
 use dataflows::event::{RECORD_BYTES_MAX, Reason};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -17,7 +19,7 @@ use super::{
     params::{Time, Token},
     problem::Problem,
 };
-use crate::service::{Entry, EventCheck, IngestError};
+use crate::service::{Entry, EventCheck, Ingest, IngestError};
 
 /// What became of a request's items.
 #[derive(Debug, Serialize, ToSchema)]
@@ -130,39 +132,72 @@ impl Judged {
     responses((status = 202, body = Receipt), MayRefuseBodies, MayRefuseWrites)
 )]
 pub async fn post(state: &State, headers: &HeaderMap, chunks: body::Chunks) -> Result<Response, Problem> {
+    let door = Door { check: &state.check, log: &*state.ingest, what: "the log" };
+    let Taken { accepted, rejected, token } = take(state, &door, headers, chunks).await?;
+    state.metrics.ingested(accepted, &rejected);
+    Ok(json_with(StatusCode::ACCEPTED, &Receipt { accepted, rejected: &rejected, token: token.to_string() }))
+}
+
+/// Where items go that are well-formed by a check.
+pub(super) struct Door<'a> {
+    pub(super) check: &'a Arc<dyn EventCheck>,
+    pub(super) log: &'a dyn Ingest,
+    /// What clients call the log.
+    pub(super) what: &'static str,
+}
+
+/// What became of a request's items, and where the durable ones are.
+pub(super) struct Taken {
+    pub(super) accepted: usize,
+    pub(super) rejected: Vec<Rejected>,
+    token: Token,
+}
+
+/// Reads and judges a request's items, and makes the well-formed ones durable.
+pub(super) async fn take(
+    state: &State,
+    door: &Door<'_>,
+    headers: &HeaderMap,
+    chunks: body::Chunks,
+) -> Result<Taken, Problem> {
     let shape = Shape::of(headers)?;
     let encoding = Encoding::of(headers)?;
     let body = body::read(state, headers, chunks).await?;
-    let judged = judge_aside(state, body, encoding, shape).await?;
-    let accepted = judged.entries.len();
-    let token = if judged.entries.is_empty() { Token::default() } else { append(state, judged.entries).await? };
-    state.metrics.ingested(accepted, &judged.rejected);
-    let receipt = Receipt { accepted, rejected: &judged.rejected, token: token.to_string() };
-    Ok(json_with(StatusCode::ACCEPTED, &receipt))
+    let Judged { entries, rejected } = judge_aside(state, door.check, body, encoding, shape).await?;
+    let accepted = entries.len();
+    let token = if entries.is_empty() { Token::default() } else { append(door, entries).await? };
+    Ok(Taken { accepted, rejected, token })
 }
 
-async fn append(state: &State, entries: Vec<Entry>) -> Result<Token, Problem> {
-    match state.ingest.append(entries).await {
+async fn append(door: &Door<'_>, entries: Vec<Entry>) -> Result<Token, Problem> {
+    match door.log.append(entries).await {
         Ok(mut next_offsets) => {
             next_offsets.sort_unstable();
             Ok(Token(next_offsets))
         }
-        Err(IngestError::Busy) => Err(Problem::busy("the log's queue is full")),
+        Err(IngestError::Busy) => Err(Problem::busy(format!("the queue of {} is full", door.what))),
         Err(error @ IngestError::Failed(_)) => {
-            tracing::warn!(%error, "events were refused");
-            Err(Problem::unavailable("the log can't be written; nothing of this request is known to be durable"))
+            tracing::warn!(%error, "items for {} were refused", door.what);
+            let detail = format!("{} can't be written; nothing of this request is known to be durable", door.what);
+            Err(Problem::unavailable(detail))
         }
     }
 }
 
 /// Inflates and judges on a thread that may take its time, only so many at once where that takes memory.
-async fn judge_aside(state: &State, body: body::Body<'_>, encoding: Encoding, shape: Shape) -> Result<Judged, Problem> {
+async fn judge_aside(
+    state: &State,
+    check: &Arc<dyn EventCheck>,
+    body: body::Body<'_>,
+    encoding: Encoding,
+    shape: Shape,
+) -> Result<Judged, Problem> {
     let _turn = match encoding {
         Encoding::Identity => None,
         Encoding::Gzip | Encoding::Zstd => state.inflating.acquire().await.ok(),
     };
     let body::Body { bytes, held: _held } = body;
-    let check = state.check.clone();
+    let check = Arc::clone(check);
     let (inflated_bytes, events_max) = (state.limits.inflated_bytes, state.limits.events_max);
     let work = move || match encoding {
         Encoding::Identity => judge(&bytes, shape, &*check, events_max),
@@ -190,7 +225,7 @@ fn judge(body: &[u8], shape: Shape, check: &dyn EventCheck, events_max: usize) -
 
 fn not_json() -> Problem {
     Problem::body(
-        "the body is not JSON: send an event, an array of events, or a line for each with application/x-ndjson",
+        "the body is not JSON: send one item, an array of items, or a line for each with application/x-ndjson",
     )
 }
 

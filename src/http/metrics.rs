@@ -33,6 +33,11 @@ struct Account {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    of: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Worker {
     worker: u32,
 }
@@ -54,6 +59,7 @@ pub struct Metrics {
     checkpoint_bytes: Whole,
     checkpoints_failed: Whole,
     heartbeat_age: Family<Worker, Seconds>,
+    labels: Family<Of, Whole>,
     ready: Whole,
 }
 
@@ -77,6 +83,7 @@ impl Metrics {
         registry.register("checkpoint_size_bytes", "What was written for it", m.checkpoint_bytes);
         registry.register("checkpoints_failed", "Checkpoints failed since the start", m.checkpoints_failed);
         registry.register("worker_heartbeat_age_seconds", "Since each worker's last round", m.heartbeat_age);
+        registry.register("labels", "Videos and channels that something is known of", m.labels);
         registry.register("ready", "1 where /readyz says so", m.ready);
         metrics
     }
@@ -98,6 +105,7 @@ impl Metrics {
             checkpoint_bytes: self.checkpoint_bytes.clone(),
             checkpoints_failed: self.checkpoints_failed.clone(),
             heartbeat_age: self.heartbeat_age.clone(),
+            labels: self.labels.clone(),
             ready: self.ready.clone(),
         }
     }
@@ -137,6 +145,10 @@ impl Metrics {
         self.checkpoints_failed.set(facts.checkpoints_failed);
         for (worker, &age_ms) in (0..).zip(&facts.heartbeat_ages_ms) {
             self.heartbeat_age.get_or_create(&Worker { worker }).set(seconds(age_ms));
+        }
+        let (videos, channels) = state.labels.counts();
+        for (of, number) in [("video", videos), ("channel", channels)] {
+            self.labels.get_or_create(&Of { of }).set(number as u64);
         }
         self.ready.set(super::status::unready(state, &facts).is_empty().into());
     }

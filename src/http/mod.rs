@@ -8,7 +8,10 @@ mod abuse_tests;
 mod auth;
 mod body;
 mod cache;
+#[cfg(test)]
+mod channel_tests;
 mod diff;
+mod dimensions;
 mod events;
 mod metrics;
 mod openapi;
@@ -44,7 +47,7 @@ use warp::{
 
 use self::{metrics::Metrics, problem::Problem};
 pub use self::{params::Token, server::serve};
-use crate::service::{EventCheck, Ingest, Queries, StatusSource};
+use crate::service::{EventCheck, Ingest, Labels, Queries, StatusSource};
 
 type Response = warp::reply::Response;
 
@@ -128,6 +131,12 @@ pub struct Asked {
     pub ingest: Arc<dyn Ingest>,
     /// The record format.
     pub check: Arc<dyn EventCheck>,
+    /// Where names and channels of videos go.
+    pub dimensions: Arc<dyn Ingest>,
+    /// What these are judged by.
+    pub dimension_check: Arc<dyn EventCheck>,
+    /// What is known of them.
+    pub labels: Arc<Labels>,
     /// The process.
     pub status: Arc<dyn StatusSource>,
     /// What is kept beside the counts.
@@ -143,6 +152,9 @@ pub struct State {
     queries: Arc<dyn Queries>,
     ingest: Arc<dyn Ingest>,
     check: Arc<dyn EventCheck>,
+    dimensions: Arc<dyn Ingest>,
+    dimension_check: Arc<dyn EventCheck>,
+    labels: Arc<Labels>,
     status: Arc<dyn StatusSource>,
     functions: Functions,
     token_sha256: Option<[u8; 32]>,
@@ -164,7 +176,8 @@ pub struct State {
 impl State {
     /// Adds HTTP's metrics to those that the registry has, and keeps it for `/metrics`.
     pub fn new(asked: Asked, mut registry: Registry) -> Arc<Self> {
-        let Asked { queries, ingest, check, status, functions, token_sha256, limits } = asked;
+        let Asked { queries, ingest, check, dimensions, dimension_check, labels, .. } = asked;
+        let Asked { status, functions, token_sha256, limits, .. } = asked;
         let metrics = Metrics::register(&mut registry);
         let body_room = Semaphore::new(limits.bodies_bytes);
         let inflating = Semaphore::new(limits.inflating);
@@ -174,6 +187,9 @@ impl State {
             queries,
             ingest,
             check,
+            dimensions,
+            dimension_check,
+            labels,
             status,
             functions,
             token_sha256,
@@ -200,7 +216,9 @@ struct Request {
 /// Where a request goes.
 enum Route {
     Events,
+    Dimensions,
     VideoStats { raw_id: String },
+    ChannelStats { raw_id: String },
     Stats,
     Top,
     Stream,
@@ -219,7 +237,9 @@ impl Route {
     fn name(&self) -> &'static str {
         match self {
             Route::Events => "events",
+            Route::Dimensions => "dimensions",
             Route::VideoStats { .. } => "video_stats",
+            Route::ChannelStats { .. } => "channel_stats",
             Route::Stats => "stats",
             Route::Top => "top",
             Route::Stream => "stream",
@@ -237,7 +257,7 @@ impl Route {
     /// Its methods, as the `Allow` header has them.
     fn allow(&self) -> &'static str {
         match self {
-            Route::Events | Route::Stats => "POST",
+            Route::Events | Route::Dimensions | Route::Stats => "POST",
             // A stream has no end that a length could be told of.
             Route::Stream => "GET",
             _ => "GET, HEAD",
@@ -251,7 +271,9 @@ impl Route {
 
 fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     let events = warp::path!("v1" / "events").map(|| Route::Events);
+    let dimensions = warp::path!("v1" / "dimensions").map(|| Route::Dimensions);
     let video_stats = warp::path!("v1" / "videos" / String / "stats").map(|raw_id| Route::VideoStats { raw_id });
+    let channel_stats = warp::path!("v1" / "channels" / String / "stats").map(|raw_id| Route::ChannelStats { raw_id });
     let stats = warp::path!("v1" / "stats").map(|| Route::Stats);
     let top = warp::path!("v1" / "top").map(|| Route::Top);
     let stream = warp::path!("v1" / "stream").map(|| Route::Stream);
@@ -263,29 +285,13 @@ fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infal
     let openapi = warp::path!("openapi.json").map(|| Route::OpenApi);
     let page = warp::path::end().map(|| Route::Page);
     let asset = warp::path!("assets" / String).map(|name| Route::Asset { name });
-    let route = (events.or(video_stats).unify())
-        .or(stats)
-        .unify()
-        .or(top)
-        .unify()
-        .or(stream)
-        .unify()
-        .or(diff)
-        .unify()
-        .or(status)
-        .unify()
-        .or(healthz)
-        .unify()
-        .or(readyz)
-        .unify()
-        .or(metrics)
-        .unify()
-        .or(openapi)
-        .unify()
-        .or(page)
-        .unify()
-        .or(asset)
-        .unify();
+    // Boxed in between: the type of one long chain is too deep for the compiler.
+    let written = events.or(dimensions).unify().boxed();
+    let of_one = video_stats.or(channel_stats).unify().boxed();
+    let asked = of_one.or(stats).unify().or(top).unify().or(stream).unify().or(diff).unify().boxed();
+    let operated = status.or(healthz).unify().or(readyz).unify().or(metrics).unify().or(openapi).unify().boxed();
+    let shown = page.or(asset).unify().boxed();
+    let route = written.or(asked).unify().or(operated).unify().or(shown).unify();
 
     let answering = state.clone();
     let answered = route.and(request()).then(move |route: Route, request: Request| {
@@ -332,7 +338,9 @@ async fn answer(state: &Arc<State>, route: Route, request: Request) -> Result<Re
     }
     match route {
         Route::Events => events::post(state, &headers, chunks).await,
+        Route::Dimensions => dimensions::post(state, &headers, chunks).await,
         Route::VideoStats { raw_id } => stats::video(state, &raw_id, &query, &headers).await,
+        Route::ChannelStats { raw_id } => stats::channel(state, &raw_id, &query).await,
         Route::Stats => stats::batch(state, &headers, chunks).await,
         Route::Top => top::top(state, &query).await,
         Route::Stream => stream::stream(state, &headers, &query).await,

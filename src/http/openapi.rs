@@ -13,7 +13,7 @@ use utoipa::{
     },
 };
 
-use super::{Response, State, diff, events, json, metrics, page, problem, stats, status, stream, top};
+use super::{Response, State, diff, dimensions, events, json, metrics, page, problem, stats, status, stream, top};
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -27,7 +27,9 @@ const BEARER: &str = "bearer";
     ),
     paths(
         events::post,
+        dimensions::post,
         stats::video,
+        stats::channel,
         stats::batch,
         top::top,
         stream::stream,
@@ -165,6 +167,8 @@ mod tests {
         let text = String::new;
         vec![
             Route::Events,
+            Route::Dimensions,
+            Route::ChannelStats { raw_id: text() },
             Route::VideoStats { raw_id: text() },
             Route::Stats,
             Route::Top,
@@ -183,7 +187,9 @@ mod tests {
     fn path(route: &Route) -> &'static str {
         match route {
             Route::Events => "/v1/events",
+            Route::Dimensions => "/v1/dimensions",
             Route::VideoStats { .. } => "/v1/videos/{video_id}/stats",
+            Route::ChannelStats { .. } => "/v1/channels/{channel_id}/stats",
             Route::Stats => "/v1/stats",
             Route::Top => "/v1/top",
             Route::Stream => "/v1/stream",
@@ -210,7 +216,7 @@ mod tests {
     }
 
     fn target(path: &str) -> String {
-        path.replace("{video_id}", "v").replace("{name}", "style.css")
+        path.replace("{video_id}", "v").replace("{channel_id}", "c").replace("{name}", "style.css")
     }
 
     #[test]

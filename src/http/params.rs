@@ -196,10 +196,19 @@ impl Granularity {
     }
 }
 
+/// Whose events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A video's.
+    Video(String),
+    /// Those of all videos of a channel.
+    Channel(String),
+}
+
 /// One checked request for a series. The range is widened to whole windows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    pub video_id: String,
+    pub subject: Subject,
     pub event_type: String,
     pub function: Function,
     pub granularity: Granularity,
@@ -222,12 +231,17 @@ pub enum When {
 }
 
 impl Wanted {
-    pub fn check(fields: Fields) -> Result<Self, Problem> {
-        let video_id = fields.video_id.ok_or_else(|| Problem::parameter("video_id", "video_id is missing"))?;
-        if !is_id(&video_id) {
-            let detail = format!("video_id must have 1 to {ID_BYTES_MAX} bytes and no control characters");
-            return Err(Problem::parameter("video_id", detail));
-        }
+    pub fn check(mut fields: Fields) -> Result<Self, Problem> {
+        let video_id = fields.video_id.take().ok_or_else(|| Problem::parameter("video_id", "video_id is missing"))?;
+        Self::of(Subject::Video(id("video_id", video_id)?), fields)
+    }
+
+    /// Of a channel, whose id is not among the fields.
+    pub fn of_channel(channel_id: String, fields: Fields) -> Result<Self, Problem> {
+        Self::of(Subject::Channel(id("channel_id", channel_id)?), fields)
+    }
+
+    fn of(subject: Subject, fields: Fields) -> Result<Self, Problem> {
         let event_type = event_type(fields.event_type)?;
         let function = fields.function.map_or(Ok(Function::Count), |name| function(&name))?;
         let granularity = match fields.granularity.as_deref() {
@@ -239,7 +253,7 @@ impl Wanted {
         };
         let (start, end) = range(fields.start, fields.end, granularity.step_ms())?;
         let when = when(fields.as_of, fields.after)?;
-        Ok(Self { video_id, event_type, function, granularity, start, end, when })
+        Ok(Self { subject, event_type, function, granularity, start, end, when })
     }
 
     /// The minutes to ask the index for.
@@ -293,6 +307,19 @@ pub fn when(as_of: Option<String>, after: Option<String>) -> Result<When, Proble
 /// The frontier that a parameter names.
 pub fn frontier(name: &str, text: &str) -> Result<EventTime, Problem> {
     time(text).ok_or_else(|| not_a_time(name, text))
+}
+
+fn id(name: &str, text: String) -> Result<String, Problem> {
+    if is_id(&text) {
+        return Ok(text);
+    }
+    let detail = format!("{name} must have 1 to {ID_BYTES_MAX} bytes and no control characters");
+    Err(Problem::parameter(name, detail))
+}
+
+/// The id in a path.
+pub fn id_of_path(name: &str, raw: &str) -> Result<String, Problem> {
+    percent::decode(raw).ok_or_else(|| Problem::parameter(name, format!("{name} is not percent-encoded UTF-8")))
 }
 
 fn is_id(text: &str) -> bool {

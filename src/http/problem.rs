@@ -114,8 +114,8 @@ impl Problem {
     }
 
     /// 410: a top list reaches back to `oldest`.
-    pub fn cold_top(oldest: u64) -> Self {
-        let detail = format!("top lists are made of what is in memory: of windows from {oldest} on");
+    pub fn cold_scan(oldest: u64) -> Self {
+        let detail = format!("top lists and channels are made of what is in memory: of windows from {oldest} on");
         Self::new(StatusCode::GONE, "range-gone", "The range is not held here", detail).with("oldest_start", oldest)
     }
 

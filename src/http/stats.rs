@@ -1,12 +1,13 @@
-//! `GET /v1/videos/{video_id}/stats` and `POST /v1/stats`: choose a frontier, ask the index, roll minutes up.
+//! `GET /v1/videos/{video_id}/stats`, the same of a channel, and `POST /v1/stats`: choose a frontier, ask the index, roll minutes up.
 //!
 //! Every answer is true at one frontier and names it. `final` says that the same question can never be answered otherwise:
 //! the watermark has reached the end of what was *asked* for. Where `end` is left out, that is the end of the year 9999.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use dataflows::{
     announce::Moment,
+    channels::{ChannelAnswer, ChannelQuestion},
     functions::{Function, Value, stats::Stats as Functions},
     port::PartitionId,
     query::{Answer, Cell, Question},
@@ -25,11 +26,11 @@ use super::{
     Response, State,
     body::{self, Encoding},
     cache, json,
-    openapi::{MayRefuseBodies, MayRefuseQuestions},
-    params::{Fields, Granularity, TIMES_END, Token, Wanted, When},
+    openapi::{MayBeBusy, MayRefuseBodies, MayRefuseQuestions},
+    params::{self, Fields, Granularity, Subject, TIMES_END, Token, Wanted, When},
     problem::{Problem, quoted},
 };
-use crate::service::AsOfError;
+use crate::service::{AsOfError, BoxFuture, Labels, VideoLabel};
 
 /// Questions of one batch that are with the index at a time: enough to hide a round trip, few enough to leave it to others.
 const ASKED_AT_ONCE: usize = 32;
@@ -40,7 +41,16 @@ const TRIES_MAX: u32 = 8;
 /// One answer, as the contract spells it.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct Stats {
-    pub(super) video_id: String,
+    /// Where it is a video's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) video_id: Option<String>,
+    /// As it is known now, whatever the frontier; as are the next two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) video_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) channel_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) channel_name: Option<String>,
     pub(super) event_type: String,
     pub(super) function: &'static str,
     pub(super) granularity: &'static str,
@@ -55,6 +65,13 @@ pub struct Stats {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<f64>,
     pub(super) series: Vec<Point>,
+}
+
+impl Stats {
+    /// Whether it says what its subject is called, or whose it is.
+    pub(super) fn is_labelled(&self) -> bool {
+        self.video_name.is_some() || self.channel_id.is_some()
+    }
 }
 
 /// What a function gives.
@@ -108,13 +125,30 @@ pub struct Point {
     responses((status = 200, body = Stats), (status = 304, description = "As the client has it"), MayRefuseQuestions)
 )]
 pub async fn video(state: &State, raw_id: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-    let mut fields = Fields::from_query(query)?;
-    let video_id = super::percent::decode(raw_id);
-    fields.video_id =
-        Some(video_id.ok_or_else(|| Problem::parameter("video_id", "video_id is not percent-encoded UTF-8"))?);
-    let wanted = Wanted::check(fields)?;
+    let video_id = Some(params::id_of_path("video_id", raw_id)?);
+    let wanted = Wanted::check(Fields { video_id, ..Fields::from_query(query)? })?;
     let stats = stats(state, &wanted, &wanted.when, state.limits.windows_max).await?;
     Ok(cache::respond(state, headers, &wanted, &stats))
+}
+
+/// Answers for one channel.
+#[utoipa::path(
+    get,
+    path = "/v1/channels/{channel_id}/stats",
+    tag = "questions",
+    description = "The series of all videos that belong to a channel at the frontier, each with its whole history: one that moves \
+        takes its counts along. See `POST /v1/dimensions`.\n\n\
+        `curl -sS 'http://127.0.0.1:7070/v1/channels/c1/stats?event_type=view&granularity=hour'`",
+    params(
+        ("channel_id" = String, Path, min_length = 1, max_length = 128, description = "Percent-encoded; 1 to 128 bytes"),
+        Fields
+    ),
+    responses((status = 200, body = Stats), MayRefuseQuestions, MayBeBusy)
+)]
+pub async fn channel(state: &State, raw_id: &str, query: &str) -> Result<Response, Problem> {
+    let wanted = Wanted::of_channel(params::id_of_path("channel_id", raw_id)?, Fields::from_query(query)?)?;
+    // Videos may still come to it and leave it, so its answers are never final for caches.
+    Ok(json(&stats(state, &wanted, &wanted.when, state.limits.windows_max).await?))
 }
 
 /// One answer of at most so many windows, at a moment of the wanted kind.
@@ -299,34 +333,71 @@ pub(super) fn ended() -> Problem {
 
 /// Answers from the index, and for windows that have left memory from where they are: without a seam, since those are final.
 pub(super) async fn answer(state: &State, wanted: Wanted, at: Moment) -> Result<Stats, Missed> {
-    let (first, end) = wanted.minutes();
     let needed = wanted.function.needs();
     if !state.functions.kept(&wanted.event_type).holds(needed) {
         return Err(Missed::Refused(not_kept(&wanted)));
     }
-    let mut found = cold(state, &wanted, first..end.min(at.hot_from)).await?;
+    let found = match &wanted.subject {
+        Subject::Video(video_id) => of_video(state, &wanted, video_id, at).await?,
+        Subject::Channel(channel_id) => of_channel(state, &wanted, channel_id, at).await?,
+    };
+    if needed.any() {
+        check_whole(&wanted, &found.cells, &found.functions)?;
+    }
+    Ok(describe(wanted, at, &found, &state.labels))
+}
+
+async fn of_video(state: &State, wanted: &Wanted, video_id: &str, at: Moment) -> Result<Found, Missed> {
+    let (first, end) = wanted.minutes();
+    let mut found = cold(state, wanted, video_id, first..end.min(at.hot_from)).await?;
     let question = Question {
-        video_id: wanted.video_id.clone(),
+        video_id: video_id.to_owned(),
         event_type: wanted.event_type.clone(),
         // What has left is still in the index at an older frontier, and must not be counted twice.
         first: first.max(at.hot_from),
         end,
-        functions: needed,
+        functions: wanted.function.needs(),
         as_of: at.frontier,
     };
-    match state.queries.ask(question).await {
-        Some(Answer::Cells(cells)) => found.cells.extend(cells),
-        Some(Answer::Functions(cells)) => found.extend(cells),
-        Some(Answer::Gone { oldest }) => return Err(Missed::Merged { at: at.frontier, oldest }),
-        None => return Err(Missed::Refused(ended())),
-    }
-    if needed.any() {
-        check_whole(&wanted, &found.cells, &found.functions)?;
-    }
-    Ok(describe(wanted, at, &found.cells, &found.functions))
+    found.take(state.queries.ask(question).await, at)?;
+    Ok(found)
 }
 
-/// The windows of an answer, with their functions where those are wanted.
+/// Of what is in memory alone.
+async fn of_channel(state: &State, wanted: &Wanted, channel_id: &str, at: Moment) -> Result<Found, Missed> {
+    let (first, end) = wanted.minutes();
+    if wanted.start.is_some() && first < at.hot_from {
+        return Err(Missed::Refused(Problem::cold_scan(at.hot_from.start())));
+    }
+    let of = dataflows::channels::Wanted::Windows {
+        channel_id: channel_id.to_owned(),
+        functions: wanted.function.needs(),
+    };
+    let event_type = wanted.event_type.clone();
+    let first = first.max(at.hot_from);
+    let question = ChannelQuestion { event_type, first, end, as_of: at.frontier, wanted: of };
+    let mut found = Found::default();
+    match scan(state, state.queries.channels(question)).await? {
+        Some(ChannelAnswer::Windows(answer)) => found.take(Some(answer), at)?,
+        _ => return Err(Missed::Refused(ended())),
+    }
+    Ok(found)
+}
+
+/// Waits for what looks at the counts of many videos. Only so many are made at a time.
+pub(super) async fn scan<A: Send + 'static>(state: &State, asked: BoxFuture<Option<A>>) -> Result<Option<A>, Missed> {
+    let busy = |_full| Missed::Refused(Problem::busy("many such lists are being made; try again in a second"));
+    let room = Arc::clone(&state.scans).try_acquire_owned().map_err(busy)?;
+    // A scan goes on where its client has gone, so it is that which gives its room back.
+    let answered = tokio::spawn(async move {
+        let answer = asked.await;
+        drop(room);
+        answer
+    });
+    Ok(answered.await.ok().flatten())
+}
+
+/// The windows of an answer, with as many functions, or none where counts are wanted.
 #[derive(Default)]
 struct Found {
     cells: Vec<Cell>,
@@ -342,13 +413,26 @@ impl Extend<(Cell, Functions)> for Found {
     }
 }
 
+impl Found {
+    /// Takes what the index says of a moment.
+    fn take(&mut self, answer: Option<Answer>, at: Moment) -> Result<(), Missed> {
+        match answer {
+            Some(Answer::Cells(cells)) => self.cells.extend(cells),
+            Some(Answer::Functions(cells)) => self.extend(cells),
+            Some(Answer::Gone { oldest }) => return Err(Missed::Merged { at: at.frontier, oldest }),
+            None => return Err(Missed::Refused(ended())),
+        }
+        Ok(())
+    }
+}
+
 /// The windows of a range that has left memory.
-async fn cold(state: &State, wanted: &Wanted, range: Range<Minute>) -> Result<Found, Missed> {
+async fn cold(state: &State, wanted: &Wanted, video_id: &str, range: Range<Minute>) -> Result<Found, Missed> {
     let mut found = Found::default();
     if range.is_empty() {
         return Ok(found);
     }
-    let (video_id, event_type) = (wanted.video_id.clone(), wanted.event_type.clone());
+    let (video_id, event_type) = (video_id.to_owned(), wanted.event_type.clone());
     let rows = state.queries.cold(video_id, event_type, range.start.start()..range.end.start()).await;
     let needed = wanted.function.needs();
     for row in rows.map_err(|error| Missed::Refused(Problem::cold(&error, range.end.start())))? {
@@ -386,8 +470,8 @@ fn fit(stats: Stats, room: &mut usize) -> Result<Stats, Missed> {
     Ok(stats)
 }
 
-/// `functions` are those of the cells, or none where counts are wanted.
-fn describe(wanted: Wanted, at: Moment, cells: &[Cell], functions: &[Functions]) -> Stats {
+fn describe(wanted: Wanted, at: Moment, found: &Found, labels: &Labels) -> Stats {
+    let Found { cells, functions } = found;
     let known = cells.first().zip(cells.last());
     let step = wanted.granularity.step_ms();
     let first_start = known.map(|(first, _)| floor_to(first.minute.start(), step));
@@ -411,8 +495,21 @@ fn describe(wanted: Wanted, at: Moment, cells: &[Cell], functions: &[Functions])
         }
     };
     let is_estimate = matches!(wanted.function, Function::Distinct | Function::P50 | Function::P90 | Function::P99);
+    let (video_id, VideoLabel { name, channel_id, channel_name }) = match wanted.subject {
+        Subject::Video(video_id) => {
+            let label = labels.video(&video_id);
+            (Some(video_id), label)
+        }
+        Subject::Channel(channel_id) => {
+            let channel_name = labels.channel(&channel_id);
+            (None, VideoLabel { name: None, channel_id: Some(channel_id), channel_name })
+        }
+    };
     Stats {
-        video_id: wanted.video_id,
+        video_id,
+        video_name: name,
+        channel_id,
+        channel_name,
         event_type: wanted.event_type,
         function: wanted.function.as_str(),
         granularity: wanted.granularity.as_str(),
@@ -473,7 +570,7 @@ mod tests {
     fn wanted(granularity: Granularity, start: Option<u64>, end: Option<u64>) -> Wanted {
         let function = Function::Count;
         Wanted {
-            video_id: "v".into(),
+            subject: Subject::Video("v".into()),
             event_type: "view".into(),
             function,
             granularity,
@@ -500,8 +597,9 @@ mod tests {
             (Granularity::Minute, Some(0), Some(HOUR), &[], HOUR - 1, (0, HOUR, false)),
         ];
         for (granularity, start, end, cells, watermark, expect) in rows {
-            let stats =
-                describe(wanted(granularity, start, end), Moment { watermark, ..Moment::default() }, cells, &[]);
+            let found = Found { cells: cells.to_vec(), functions: Vec::new() };
+            let at = Moment { watermark, ..Moment::default() };
+            let stats = describe(wanted(granularity, start, end), at, &found, &Labels::default());
             assert_eq!(
                 (stats.start, stats.end, stats.is_final),
                 expect,
@@ -535,7 +633,8 @@ mod tests {
                 *minutes.entry(minute).or_insert(0) += 1;
             }
             let cells: Vec<_> = minutes.into_iter().map(|(minute, count)| Cell { minute, count }).collect();
-            let stats = describe(wanted, Moment { frontier: 9, watermark, ..Moment::default() }, &cells, &[]);
+            let at = Moment { frontier: 9, watermark, ..Moment::default() };
+            let stats = describe(wanted, at, &Found { cells, functions: Vec::new() }, &Labels::default());
 
             // The oracle walks over every window there can be and looks at every event.
             let width = match granularity {

@@ -40,7 +40,7 @@ const HEARTBEAT: &str = ": \n\n";
     path = "/v1/stream",
     tag = "questions",
     description = "A series as Server-Sent Events: `event: state` with the answer of `/v1/videos/{video_id}/stats`, then \
-        `event: change` with `as_of`, `watermark`, `changed` windows and `total`. An event's id is what `last-event-id` goes on \
+        `event: change` with `as_of`, `watermark`, `changed` windows, `total` and, of an estimate, `error`. An event's id is what `last-event-id` goes on \
         from.\n\n\
         `curl -sSN 'http://127.0.0.1:7070/v1/stream?video_id=v1&event_type=view'`",
     params(
@@ -127,6 +127,8 @@ struct Change<'a> {
     watermark: EventTime,
     changed: Vec<&'a Point>,
     total: Number,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<f64>,
 }
 
 impl Watcher {
@@ -193,8 +195,8 @@ impl Watcher {
         let event = match changed(&sent.series, &stats.series) {
             Some(changed) if changed.is_empty() => None,
             Some(changed) => {
-                let Stats { as_of, watermark, total, .. } = stats;
-                Some(self.event("change", as_of, &Change { as_of, watermark, changed, total }))
+                let Stats { as_of, watermark, total, error, .. } = stats;
+                Some(self.event("change", as_of, &Change { as_of, watermark, changed, total, error }))
             }
             None => Some(self.event("state", stats.as_of, &stats)),
         };

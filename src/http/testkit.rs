@@ -12,6 +12,7 @@ use std::{
 
 use dataflows::{
     announce::{Announcement, Moment, PartitionAt},
+    channels::{self, ChannelAnswer, ChannelQuestion},
     functions::{
         Functions, Kept,
         stats::{Detail, Stats},
@@ -31,9 +32,12 @@ use tokio::{
 };
 
 use super::{Asked, Limits, State, serve, server::BindError};
-use crate::service::{
-    AsOfError, BoxFuture, CheckpointFacts, ColdRows, Entry, EventCheck, Facts, Ingest, IngestError, Queries,
-    StatusSource,
+use crate::{
+    live::NameCheck,
+    service::{
+        AsOfError, BoxFuture, CheckpointFacts, ColdRows, Entry, EventCheck, Facts, Ingest, IngestError, Labels, Queries,
+        StatusSource,
+    },
 };
 
 /// Answers from a list of events, each visible above its own time.
@@ -43,6 +47,9 @@ pub struct TwinQueries {
     merged_before: Mutex<EventTime>,
     /// Windows before it have left memory, by what is announced from then on.
     hot_from: Mutex<Minute>,
+    /// The videos of channels, at every moment.
+    members: Mutex<BTreeMap<String, Vec<String>>>,
+    pub labels: Arc<Labels>,
     changes: watch::Sender<EventTime>,
 }
 
@@ -56,6 +63,8 @@ impl Default for TwinQueries {
             announced: Mutex::default(),
             merged_before: Mutex::default(),
             hot_from: Mutex::default(),
+            members: Mutex::default(),
+            labels: Arc::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -86,6 +95,11 @@ impl TwinQueries {
         }
         let window = |(minute, (count, stats))| (Cell { minute: Minute(minute), count }, stats);
         windows.into_iter().map(window).collect()
+    }
+
+    /// Puts a video into a channel.
+    pub fn join(&self, channel_id: &str, video_id: &str) {
+        self.members.lock().unwrap().entry(channel_id.into()).or_default().push(video_id.into());
     }
 
     /// Windows before this leave memory.
@@ -205,6 +219,37 @@ impl Queries for TwinQueries {
         top.truncate(question.k);
         let known = minutes.iter().min().copied().zip(minutes.iter().max().copied());
         Box::pin(std::future::ready(Some(TopAnswer::Top { known, top })))
+    }
+
+    fn channels(&self, question: ChannelQuestion) -> BoxFuture<Option<ChannelAnswer>> {
+        assert!(self.announced.lock().unwrap().iter().any(|at| at.frontier == question.as_of), "{question:?}");
+        let members = self.members.lock().unwrap();
+        let minutes = question.first.0..question.end.0.min(10_000);
+        let windows = |video: &String| self.windows(video, &question.event_type, minutes.clone(), question.as_of);
+        let answer = match &question.wanted {
+            channels::Wanted::Windows { channel_id, functions } => {
+                let mut sums: BTreeMap<Minute, (u64, Stats)> = BTreeMap::new();
+                for (cell, stats) in members.get(channel_id).into_iter().flatten().flat_map(windows) {
+                    let (count, sum) = sums.entry(cell.minute).or_default();
+                    *count += cell.count;
+                    sum.merge(&stats);
+                }
+                let cells = sums.into_iter().map(|(minute, (count, stats))| (Cell { minute, count }, stats));
+                ChannelAnswer::Windows(match functions.any() {
+                    true => Answer::Functions(cells.collect()),
+                    false => Answer::Cells(cells.map(|(cell, _)| cell).collect()),
+                })
+            }
+            channels::Wanted::Top { k, .. } => {
+                let sum = |videos: &Vec<String>| videos.iter().flat_map(windows).map(|(cell, _)| cell.count).sum();
+                let row = |(id, videos): (&String, &Vec<String>)| Ranked { id: id.clone(), count: sum(videos), before: 0 };
+                let mut top: Vec<_> = members.iter().map(row).collect();
+                top.sort_by_key(|ranked| std::cmp::Reverse(ranked.count));
+                top.truncate(*k);
+                ChannelAnswer::Top(TopAnswer::Top { known: None, top })
+            }
+        };
+        Box::pin(std::future::ready(Some(answer)))
     }
 
     fn changes(&self) -> watch::Receiver<EventTime> {
@@ -345,6 +390,9 @@ pub fn state(
         queries: queries.clone(),
         ingest: ingest.clone(),
         check: Arc::new(TwinCheck),
+        dimensions: ingest.clone(),
+        dimension_check: Arc::new(NameCheck),
+        labels: Arc::clone(&queries.labels),
         status: status.clone(),
         functions: Functions { others: Kept::ALL, by_type: [("like".to_owned(), Kept::NONE)].into() },
         token_sha256,

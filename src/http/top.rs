@@ -1,9 +1,8 @@
-//! `GET /v1/top`: the videos with the greatest counts over a range, or those that have risen most.
-
-use std::sync::Arc;
+//! `GET /v1/top`: the videos or channels with the greatest counts over a range, or those that have risen most.
 
 use dataflows::{
     announce::Moment,
+    channels::{self, ChannelAnswer, ChannelQuestion},
     time::{EventTime, MINUTE_MS},
     top::{Order, Ranked, TopAnswer, TopQuestion},
     totals::Span,
@@ -16,19 +15,28 @@ use super::{
     openapi::{MayBeBusy, MayRefuseQuestions},
     params::{self, TIMES_END, When},
     problem::{Problem, quoted},
-    stats::{Missed, Moments, ended},
+    stats::{Missed, Moments, ended, scan},
 };
+use crate::service::{Labels, VideoLabel};
 
 /// As long as a list may be.
 const K_MAX: usize = 1000;
 
 /// A checked request.
 struct Wanted {
+    by: By,
     event_type: String,
     order: Order,
     k: usize,
     range: Over,
     when: When,
+}
+
+/// What is ranked.
+#[derive(Copy, Clone)]
+enum By {
+    Video,
+    Channel,
 }
 
 /// Which windows.
@@ -68,7 +76,16 @@ struct Top<'a> {
 
 #[derive(Serialize, ToSchema)]
 struct Row {
-    video_id: String,
+    /// Where videos are ranked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_name: Option<String>,
+    /// The video's, as far as it is known, or the one that is ranked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_name: Option<String>,
     value: u64,
     /// The same over as long a range before; of `order=rising`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +97,7 @@ struct Row {
     get,
     path = "/v1/top",
     tag = "questions",
-    description = "The videos with the greatest counts over a range, ties by id, or with `order=rising` those that gained most \
+    description = "The videos or channels with the greatest counts over a range, ties by id, or with `order=rising` those that gained most \
         against as long a range before.\n\n\
         `curl -sS 'http://127.0.0.1:7070/v1/top?event_type=view&k=10'`",
     params(
@@ -94,7 +111,7 @@ struct Row {
         ),
         ("k" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "How many; 10 where it is left out"),
         ("order" = Option<String>, Query, pattern = "^(count|rising)$", description = "`rising` needs `start` and `end`, or a `span`"),
-        ("by" = Option<String>, Query, pattern = "^video$", description = "`video`"),
+        ("by" = Option<String>, Query, pattern = "^(video|channel)$", description = "What is ranked; `video` where it is left out"),
         ("as_of" = Option<String>, Query, description = "The list as it was at this frontier"),
         ("after" = Option<String>, Query, description = "The token of a write that the list is to include")
     ),
@@ -115,13 +132,11 @@ pub async fn top(state: &State, query: &str) -> Result<Response, Problem> {
 fn check(query: &str) -> Result<Wanted, Problem> {
     let mut given =
         params::given(query, &["event_type", "start", "end", "span", "k", "order", "by", "as_of", "after"])?;
-    match given.remove("by").as_deref() {
-        None | Some("video") => {}
-        Some("channel") => {
-            return Err(Problem::parameter("by", "no channels are loaded; there is by=video"));
-        }
+    let by = match given.remove("by").as_deref() {
+        None | Some("video") => By::Video,
+        Some("channel") => By::Channel,
         Some(other) => return Err(Problem::parameter("by", format!("by is video or channel, not {}", quoted(other)))),
-    }
+    };
     let order = match given.remove("order").as_deref() {
         None | Some("count") => Order::Count,
         Some("rising") => Order::Rising,
@@ -137,7 +152,7 @@ fn check(query: &str) -> Result<Wanted, Problem> {
     let event_type = params::event_type(given.remove("event_type"))?;
     let range = over(given.remove("span"), given.remove("start"), given.remove("end"), order)?;
     let when = params::when(given.remove("as_of"), given.remove("after"))?;
-    Ok(Wanted { event_type, order, k, range, when })
+    Ok(Wanted { by, event_type, order, k, range, when })
 }
 
 fn over(span: Option<String>, start: Option<String>, end: Option<String>, order: Order) -> Result<Over, Problem> {
@@ -162,29 +177,51 @@ fn over(span: Option<String>, start: Option<String>, end: Option<String>, order:
 async fn ask(state: &State, wanted: &Wanted, at: Moment) -> Result<Response, Missed> {
     let (start, end) = wanted.range.at(at.frontier);
     let (first, until) = params::minutes(start, end);
-    let Wanted { event_type, order, k, .. } = wanted;
+    let Wanted { by, event_type, order, k, .. } = wanted;
     let (event_type, order, k) = (event_type.clone(), *order, *k);
-    let question = TopQuestion { event_type, first, end: until, order, k, as_of: at.frontier };
-    if start.is_some() && question.lowest() < at.hot_from {
-        return Err(Missed::Refused(Problem::cold_top(at.hot_from.start())));
+    if start.is_some() && order.lowest(first, until) < at.hot_from {
+        return Err(Missed::Refused(Problem::cold_scan(at.hot_from.start())));
     }
-    let busy = |_full| Missed::Refused(Problem::busy("many top lists are being made; try again in a second"));
-    let room = Arc::clone(&state.scans).try_acquire_owned().map_err(busy)?;
-    let asked = state.queries.top(question);
-    // A scan goes on where its client has gone, so it is that which gives its room back.
-    let answered = tokio::spawn(async move {
-        let answer = asked.await;
-        drop(room);
-        answer
-    });
-    match answered.await.ok().flatten() {
+    let answered = match by {
+        By::Video => {
+            let question = TopQuestion { event_type, first, end: until, order, k, as_of: at.frontier };
+            scan(state, state.queries.top(question)).await?
+        }
+        By::Channel => {
+            let wanted = channels::Wanted::Top { order, k };
+            let question = ChannelQuestion { event_type, first, end: until, as_of: at.frontier, wanted };
+            match scan(state, state.queries.channels(question)).await? {
+                Some(ChannelAnswer::Top(answer)) => Some(answer),
+                _ => None,
+            }
+        }
+    };
+    match answered {
         Some(TopAnswer::Top { known, top }) => {
             let known = known.map(|(first, last)| (first.start(), last.end()));
-            Ok(json(&describe(wanted, (start, end), at, known, top)))
+            Ok(json(&describe(wanted, (start, end), at, known, rows(wanted, top, &state.labels))))
         }
         Some(TopAnswer::Gone { oldest }) => Err(Missed::Merged { at: at.frontier, oldest }),
         None => Err(Missed::Refused(ended())),
     }
+}
+
+fn rows(wanted: &Wanted, top: Vec<Ranked>, labels: &Labels) -> Vec<Row> {
+    let row = |Ranked { id, count, before }| {
+        let (video_id, VideoLabel { name, channel_id, channel_name }) = match wanted.by {
+            By::Video => {
+                let label = labels.video(&id);
+                (Some(id), label)
+            }
+            By::Channel => {
+                let channel_name = labels.channel(&id);
+                (None, VideoLabel { name: None, channel_id: Some(id), channel_name })
+            }
+        };
+        let before = (wanted.order == Order::Rising).then_some(before);
+        Row { video_id, video_name: name, channel_id, channel_name, value: count, before }
+    };
+    top.into_iter().map(row).collect()
 }
 
 /// `known` is where there are events, for an end that was left out.
@@ -193,12 +230,10 @@ fn describe(
     (start, end): (Option<EventTime>, Option<EventTime>),
     at: Moment,
     known: Option<(EventTime, EventTime)>,
-    top: Vec<Ranked>,
+    top: Vec<Row>,
 ) -> Top<'_> {
     let oldest = Some(at.hot_from.start()).filter(|oldest| *oldest != 0);
     let start = start.or(oldest).or(known.map(|(start, _)| start)).or(end).unwrap_or(0);
-    let is_rising = wanted.order == Order::Rising;
-    let row = |Ranked { id, count, before }| Row { video_id: id, value: count, before: is_rising.then_some(before) };
     Top {
         as_of: at.frontier,
         watermark: at.watermark.min(TIMES_END),
@@ -206,7 +241,7 @@ fn describe(
         start,
         end: end.or(known.map(|(_, end)| end)).unwrap_or(start),
         is_final: end.unwrap_or(TIMES_END) <= at.watermark,
-        order: if is_rising { "rising" } else { "count" },
-        top: top.into_iter().map(row).collect(),
+        order: if wanted.order == Order::Rising { "rising" } else { "count" },
+        top,
     }
 }

@@ -69,7 +69,6 @@ fn top_lists_and_differences_that_cannot_be_made_are_refused_by_name() {
         ("/v1/top?k=1001", 400, json!({"parameter": "k"})),
         ("/v1/top?k=+5", 400, json!({"parameter": "k"})),
         ("/v1/top?k=", 400, json!({"parameter": "k"})),
-        ("/v1/top?by=channel", 400, json!({"parameter": "by"})),
         ("/v1/top?by=user", 400, json!({"parameter": "by"})),
         ("/v1/top?order=falling", 400, json!({"parameter": "order"})),
         ("/v1/top?order=rising", 400, json!({"parameter": "start"})),

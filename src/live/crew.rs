@@ -6,7 +6,9 @@ use anyhow::{Context as _, anyhow};
 use connectors::json::JsonEvents;
 use crossbeam_channel::Sender;
 use dataflows::{
+    channels::ChannelDesk,
     control::{Ear, Mailbox, Outcome},
+    dimensions::{Change, Dimensions, TellChanges},
     functions::Functions,
     graph::{self, Job, Serve, Start},
     index::Questions,
@@ -26,6 +28,7 @@ use timely::{
 
 use super::{
     cluster::{Links, Place},
+    dimensions::Names,
     health::Heartbeats,
     input::Input,
     keeper::{KeeperFacts, Word},
@@ -62,6 +65,7 @@ pub struct Crew {
     pub errors: Arc<FirstError>,
     pub words: Sender<Word>,
     pub facts: Arc<KeeperFacts>,
+    pub names: Names,
 }
 
 impl Crew {
@@ -104,6 +108,7 @@ impl Crew {
         // An error means that the keeper has ended, and the process with it.
         let tell = |words: &Sender<Word>, word| drop(words.send(word));
         let (replies, tops, facts) = (Arc::clone(&self.shelf), Arc::clone(&self.shelf), Arc::clone(&self.facts));
+        let channels = Arc::clone(&self.shelf);
         let (plan, input) = (Arc::clone(&self.plan), Arc::clone(&self.input));
         Job {
             format: Format { decode: JsonEvents, functions: self.functions.clone() },
@@ -135,6 +140,11 @@ impl Crew {
                 reply: Box::new(move |ticket, answer| replies.reply(ticket, answer)),
                 top_desk: first.then(|| self.shelf.top_desk()),
                 top_reply: Box::new(move |ticket, answer| tops.top_reply(ticket, answer)),
+                channels: ChannelDesk {
+                    desk: first.then(|| self.shelf.channel_desk()),
+                    reply: Box::new(move |ticket, answer| channels.channel_reply(ticket, answer)),
+                },
+                dimensions: self.dimensions(index == 0, first),
             }),
             processes: self.place.processes(),
             mailbox: first.then(|| self.mailbox.clone()),
@@ -145,6 +155,16 @@ impl Crew {
                     tell(&outcomes, Word::Outcome(outcome));
                 }) as Ear
             }),
+        }
+    }
+
+    /// What is known of videos and channels goes in on one worker of all, and is told on one of each process.
+    fn dimensions(&self, is_given: bool, is_told: bool) -> Dimensions {
+        let labels = Arc::clone(&self.names.labels);
+        let tell = move |_time, changes: &[Change]| labels.apply(changes);
+        Dimensions {
+            given: is_given.then(|| (self.names.known.clone(), self.names.mailbox.clone())),
+            tell: is_told.then(|| Box::new(tell) as TellChanges),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The input of a process that does not have the embedded log: events are passed on to the first process, which has it.
+//! What a process does not have itself, the embedded log or the names: what it is given is passed on to the first process.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -37,13 +37,15 @@ pub struct Forward {
 /// What of a receipt matters here.
 #[derive(Deserialize)]
 struct Receipt {
+    /// Of events.
+    #[serde(default)]
     token: String,
 }
 
 impl Forward {
-    /// To the first process of this one's cluster.
-    pub fn to_first(http: &HttpSettings, place: &Place) -> Result<Self, Failure> {
-        let url = format!("http://{}/v1/events", place.first_http(http.listen));
+    /// To a path of the first process of this one's cluster.
+    pub fn to_first(http: &HttpSettings, place: &Place, path: &str) -> Result<Self, Failure> {
+        let url = format!("http://{}{path}", place.first_http(http.listen));
         let authorization = token::authorization(http.token_file.as_deref())?;
         let agent = ureq::Agent::new_with_config(
             ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).build(),

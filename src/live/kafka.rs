@@ -50,6 +50,12 @@ impl Kafka {
     }
 }
 
+/// The way into another topic.
+pub fn producer(settings: &connectors::kafka::Settings) -> Result<Arc<dyn Ingest>, Failure> {
+    let producer = Producer::open(settings, ProducerLimits::default()).map_err(failure)?;
+    Ok(Arc::new(Door { producer, watch: Arc::default() }))
+}
+
 /// Where the dead letters of a history go.
 pub fn letters(settings: &Settings, history: u128) -> Result<Box<dyn LetterSink>, Failure> {
     let patience = Duration::from_millis(settings.cluster.patience_ms);

@@ -6,6 +6,7 @@ mod cassandra;
 mod cluster;
 mod crew;
 mod descriptors;
+mod dimensions;
 mod door;
 mod embedded;
 mod forward;
@@ -44,6 +45,7 @@ use tokio::{
 use self::{
     cluster::{Links, Listener},
     crew::Crew,
+    dimensions::Names,
     door::{Door, JsonCheck, Refusals},
     health::{Health, Heartbeats},
     keeper::{Chain, Keeper, KeeperFacts, Lead},
@@ -53,6 +55,7 @@ use self::{
 };
 pub use self::{
     cluster::{Place, end_after_lost_link, is_lost_link},
+    dimensions::NameCheck,
     open::next_start,
 };
 use crate::{
@@ -116,7 +119,8 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         let frontier = opened.plan.frontier;
         facts.set_last(CheckpointFacts { number: resumed.number, frontier, age_ms: 0, bytes: 0, duration_ms: 0 });
     }
-    let state = http_state(settings, &opened, &shelf, &beats, &facts)?;
+    let names = Names::open(settings, place)?;
+    let state = http_state(settings, &opened, &shelf, &beats, &facts, &names)?;
     let (mailbox, errors, stopped) = (Mailbox::default(), Arc::new(FirstError::default()), Arc::new(Notify::new()));
     let (words, inbox) = crossbeam_channel::unbounded();
     let Opened { input, checkpoints, sink, cold: _, letters, plan, state: counts, chain, acknowledged } = opened;
@@ -169,6 +173,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         errors: Arc::clone(&errors),
         words,
         facts: Arc::clone(&facts),
+        names,
     };
     // Dropped, they would be joined: where this process fails, that waits for the other processes, which have yet to be told.
     let workers = ManuallyDrop::new(crew.start(links)?);
@@ -227,6 +232,7 @@ fn http_state(
     shelf: &Arc<Shelf>,
     beats: &Arc<Heartbeats>,
     facts: &Arc<KeeperFacts>,
+    names: &Names,
 ) -> Result<Arc<http::State>, Failure> {
     let refusals = Refusals::default();
     let health = Health {
@@ -242,6 +248,9 @@ fn http_state(
         queries: Arc::clone(shelf) as _,
         ingest: Arc::new(Door { log: opened.input.door(), refusals }),
         check: Arc::new(JsonCheck),
+        dimensions: Arc::clone(&names.door),
+        dimension_check: Arc::new(NameCheck),
+        labels: Arc::clone(&names.labels),
         status: Arc::new(health),
         functions: settings.functions.clone(),
         token_sha256: token.map(|token| Sha256::digest(token).into()),

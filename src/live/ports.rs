@@ -39,7 +39,7 @@ pub fn input(settings: &Settings, place: &Place) -> Result<Arc<dyn Input>, Failu
         SourceKind::Log if place.leads() => {
             Arc::new(EmbeddedLog::open(&settings.data_dir.join("log"), settings.source.partitions.get())?)
         }
-        SourceKind::Log => Arc::new(Forward::to_first(&settings.http, place)?),
+        SourceKind::Log => Arc::new(Forward::to_first(&settings.http, place, "/v1/events")?),
         #[cfg(feature = "kafka")]
         SourceKind::Kafka => Arc::new(super::kafka::Kafka::open(settings, place)?),
         #[cfg(not(feature = "kafka"))]

@@ -12,6 +12,7 @@ use std::{
 
 use dataflows::{
     announce::{Announced, Announcement, AsOfError, Moment},
+    channels::{ChannelAnswer, ChannelQuestion},
     index::Questions,
     query::{Answer, Question},
     time::{END_OF_TIME, EventTime},
@@ -25,6 +26,7 @@ use crate::service::{BoxFuture, Cold, ColdError, ColdRows, Queries};
 pub struct Shelf {
     series: Counter<Question, Answer>,
     tops: Counter<TopQuestion, TopAnswer>,
+    channels: Counter<ChannelQuestion, ChannelAnswer>,
     retain_ms: u64,
     latest: RwLock<Option<Arc<Announcement>>>,
     announced: Mutex<Announced>,
@@ -73,6 +75,7 @@ impl Shelf {
         Self {
             series: Counter::new(desk),
             tops: Counter::new(Questions::default()),
+            channels: Counter::new(Questions::default()),
             retain_ms,
             latest: RwLock::default(),
             announced: Mutex::default(),
@@ -108,10 +111,21 @@ impl Shelf {
         self.tops.reply(ticket, answer);
     }
 
+    /// Where channels are asked about.
+    pub fn channel_desk(&self) -> Questions<ChannelQuestion> {
+        self.channels.desk.clone()
+    }
+
+    /// Takes what is to be said about channels from the dataflow.
+    pub fn channel_reply(&self, ticket: u64, answer: ChannelAnswer) {
+        self.channels.reply(ticket, answer);
+    }
+
     /// Lets everybody go who waits: no more answers come.
     pub fn close(&self) {
         self.series.waiting().clear();
         self.tops.waiting().clear();
+        self.channels.waiting().clear();
     }
 }
 
@@ -139,6 +153,10 @@ impl Queries for Shelf {
 
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>> {
         self.tops.ask(question)
+    }
+
+    fn channels(&self, question: ChannelQuestion) -> BoxFuture<Option<ChannelAnswer>> {
+        self.channels.ask(question)
     }
 
     fn changes(&self) -> watch::Receiver<EventTime> {

@@ -89,13 +89,14 @@ enum Outcome {
 }
 
 impl HttpTarget {
-    pub fn new(server: &Server, give_up_after_ms: u64, rate: Option<f64>) -> Result<Self, Failure> {
+    /// To a path of a server that takes items one a line.
+    pub fn new(server: &Server, path: &str, give_up_after_ms: u64, rate: Option<f64>) -> Result<Self, Failure> {
         let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER_WITHIN)).build();
         let authorization = token::authorization(server.token_file.as_deref())?;
         let batch_lines = rate.map_or(BATCH_LINES_MAX, |rate| ((rate * LINGER_S) as usize).clamp(1, BATCH_LINES_MAX));
         Ok(Self {
             agent: config.into(),
-            url: format!("{}/v1/events", server.url),
+            url: format!("{}{path}", server.url),
             authorization,
             give_up_after: Duration::from_millis(give_up_after_ms),
             batch_lines,
@@ -106,6 +107,11 @@ impl HttpTarget {
             rejected: 0,
             retries: 0,
         })
+    }
+
+    /// Lines that the server has rejected by now.
+    pub fn rejected(&self) -> u64 {
+        self.rejected
     }
 
     /// Sends the batch until it is taken.
@@ -276,7 +282,7 @@ mod tests {
     }
 
     fn send(server: &Server, give_up_after_ms: u64, lines: &[&str]) -> Result<String, Failure> {
-        let mut target = HttpTarget::new(server, give_up_after_ms, None)?;
+        let mut target = HttpTarget::new(server, "/v1/events", give_up_after_ms, None)?;
         for line in lines {
             target.send(Line { key: None, record: line.as_bytes() })?;
         }
@@ -369,7 +375,7 @@ mod tests {
     #[test]
     fn a_paced_line_does_not_wait_long_for_its_batch() {
         let server = Server { url: "http://127.0.0.1:1".to_owned(), token_file: None };
-        let lines = |rate| HttpTarget::new(&server, 1, rate).unwrap().batch_lines;
+        let lines = |rate| HttpTarget::new(&server, "/v1/events", 1, rate).unwrap().batch_lines;
         assert_eq!([Some(0.5), Some(100.0), Some(1e6), None].map(lines), [1, 10, 1000, 1000]);
     }
 

@@ -14,6 +14,7 @@ mod pace;
 
 use std::{
     fmt::Write as _,
+    path::Path,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -100,6 +101,19 @@ pub fn run(settings: &Settings, args: &ProduceArgs) -> Result<(), Failure> {
     print(&summary(sent, &what, started.elapsed(), &outcome))
 }
 
+/// Sends what is known of videos and channels; fails if any of it was rejected.
+pub fn load_dimensions(file: &Path, server: &Server, give_up_after_ms: u64) -> Result<(), Failure> {
+    let mut source = FileLines::open(file)?;
+    let mut target = HttpTarget::new(server, "/v1/dimensions", give_up_after_ms, None)?;
+    pump(&mut source, &mut target, &mut Pace::new(None), Progress::new(None, "lines"))?;
+    let outcome = target.finish()?;
+    print(&format!("{outcome}\n"))?;
+    match target.rejected() {
+        0 => Ok(()),
+        rejected => Err(anyhow::anyhow!("{rejected} lines were rejected; the log says why, one line a batch").into()),
+    }
+}
+
 /// Opens what lines go to, creating it with so many partitions where it is missing.
 pub fn target(
     settings: &Settings,
@@ -112,7 +126,7 @@ pub fn target(
     let of_source = settings.source.partitions.get();
     Ok(match to {
         To::Dir(dir) => Box::new(PartFiles::create(dir, partitions.unwrap_or(args::PARTITIONS))?),
-        To::Http => Box::new(HttpTarget::new(server, give_up_after_ms, rate)?),
+        To::Http => Box::new(HttpTarget::new(server, "/v1/events", give_up_after_ms, rate)?),
         To::Log(dir) => {
             let dir = dir.clone().unwrap_or_else(|| settings.data_dir.join("log"));
             Box::new(LogTarget::open(&dir, partitions.unwrap_or(of_source))?)

@@ -7,6 +7,7 @@
 //!   └── check, confirm            is the log still the one that a checkpoint was made of?
 //! Producer                        idempotent, acknowledged by all replicas, keys placed as Kafka's own clients do
 //! Letters                         a `LetterSink`: one transaction for each checkpoint
+//! Dimensions                      a compacted topic: what is known of videos and channels
 //! ```
 //!
 //! Promised:
@@ -22,6 +23,7 @@
 mod ask;
 mod check;
 mod context;
+mod dimensions;
 mod error;
 pub mod letters;
 mod native;
@@ -32,6 +34,7 @@ mod topic;
 mod wait;
 mod watch;
 
+pub use dimensions::{Dimensions, DimensionsError, Following};
 pub use error::KafkaError;
 pub use letters::{Letters, ReadError, Reading, read as read_letters};
 pub use producer::{Done, Feed, Places, ProduceError, Producer, ProducerLimits};
