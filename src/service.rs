@@ -12,7 +12,7 @@ use dataflows::{
     announce::{Announcement, Moment},
     channels::{ChannelAnswer, ChannelQuestion},
     dimensions::Change,
-    port::{BoxError, CountRow, PartitionId},
+    port::{BoxError, CountRow, Labels, PartitionId, VideoLabel},
     query::{Answer, Question},
     time::EventTime,
     top::{TopAnswer, TopQuestion},
@@ -101,7 +101,7 @@ pub trait EventCheck: Send + Sync + 'static {
 
 /// What is known of videos and channels, as of now: labels of answers, which no frontier has a say in.
 #[derive(Default)]
-pub struct Labels(RwLock<Known>);
+pub struct Names(RwLock<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -109,18 +109,7 @@ struct Known {
     channels: HashMap<String, String>,
 }
 
-/// What a video is called, and whose it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VideoLabel {
-    /// Its name.
-    pub name: Option<String>,
-    /// Its channel.
-    pub channel_id: Option<String>,
-    /// The channel's name.
-    pub channel_name: Option<String>,
-}
-
-impl Labels {
+impl Names {
     /// Takes changes in.
     pub fn apply(&self, changes: &[Change]) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -136,14 +125,6 @@ impl Labels {
         }
     }
 
-    /// Of a video.
-    pub fn video(&self, video_id: &str) -> VideoLabel {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(label) = known.videos.get(video_id) else { return VideoLabel::default() };
-        let channel_name = label.channel_id.as_ref().and_then(|channel_id| known.channels.get(channel_id)).cloned();
-        VideoLabel { channel_name, ..label.clone() }
-    }
-
     /// The name of a channel.
     pub fn channel(&self, channel_id: &str) -> Option<String> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).channels.get(channel_id).cloned()
@@ -153,6 +134,15 @@ impl Labels {
     pub fn counts(&self) -> (usize, usize) {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         (known.videos.len(), known.channels.len())
+    }
+}
+
+impl Labels for Names {
+    fn video(&self, video_id: &str) -> Option<VideoLabel> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let label = known.videos.get(video_id)?;
+        let channel_name = label.channel_id.as_ref().and_then(|channel_id| known.channels.get(channel_id)).cloned();
+        Some(VideoLabel { channel_name, ..label.clone() })
     }
 }
 

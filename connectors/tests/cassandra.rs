@@ -7,7 +7,7 @@ mod cassandra_support;
 
 use std::{
     net::TcpListener,
-    sync::Barrier,
+    sync::{Arc, Barrier, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use dataflows::{
         Kept,
         stats::{Detail, Stats},
     },
-    port::{Claim, CountRow, CountSink, SinkError, Version},
+    port::{Claim, CountRow, CountSink, Labels, SinkError, Version, VideoLabel},
     rollup::Width,
     testkit::{Faulty, Retrying, sink_contract},
     time::MINUTE_MS,
@@ -129,6 +129,50 @@ fn minutes_hours_and_days_are_in_tables_of_their_own_with_the_functions_that_are
     assert_eq!(read("stats_hour", " AND month = '2026-02-01'"), [none(4)]);
     assert_eq!(read("stats_day", ""), [none(4)]);
     assert_eq!(stored(&tables).len(), 2, "what is read back is minutes");
+}
+
+/// Knows v1, by a name that it may be told anew; and nothing of others.
+#[derive(Default)]
+struct Known(Mutex<VideoLabel>);
+
+impl Labels for Known {
+    fn video(&self, video_id: &str) -> Option<VideoLabel> {
+        (video_id == "v1").then(|| self.0.lock().unwrap().clone())
+    }
+}
+
+#[test]
+fn partitions_carry_what_their_video_is_called_when_they_are_written_and_keep_it_where_nothing_is_known() {
+    let keyspace = Keyspace::new("names");
+    let (mut tables, known) = (keyspace.open(), Arc::new(Known::default()));
+    let call = |name: Option<&str>, channel: Option<(&str, &str)>| {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let (channel_id, channel_name) = (owned(channel.map(|it| it.0)), owned(channel.map(|it| it.1)));
+        *known.0.lock().unwrap() = VideoLabel { name: owned(name), channel_id, channel_name };
+    };
+    call(Some("A cat"), Some(("c1", "Cats")));
+    tables.label_by(Arc::clone(&known) as _);
+    type Label = (Option<String>, Option<String>, Option<String>);
+    let read = |table: &str, video: &str| -> Vec<Label> {
+        let partition = format!("video_id = '{video}' AND event_type = 'view' AND day = '1970-01-01'");
+        let partition = if table == "stats_day" { partition.replace(" AND day = '1970-01-01'", "") } else { partition };
+        let columns = "video_name, channel_id, channel_name";
+        let found = format!("SELECT {columns} FROM {}.{table} WHERE {partition} LIMIT 1", keyspace.name);
+        keyspace.cql.rows::<Label>(&found)
+    };
+    let label = |all: [&str; 3]| all.map(|text| Some(text.to_owned()).filter(|text| !text.is_empty())).into();
+    let days = CountRow { width: Width::Day, ..row("v1", 0, 2) };
+    tables.write(version(1, 1), &[row("v1", 0, 1), row("v1", MINUTE_MS, 1), row("v2", 0, 1), days]).unwrap();
+    for table in ["stats_minute", "stats_day"] {
+        assert_eq!(read(table, "v1"), [label(["A cat", "c1", "Cats"])], "{table}");
+    }
+    assert_eq!(read("stats_minute", "v2"), [label(["", "", ""])]);
+    // It has left its channel; and a handle that knows nothing takes nothing away.
+    call(Some("The cat"), None);
+    tables.write(version(1, 2), &[row("v1", MINUTE_MS, 2)]).unwrap();
+    assert_eq!(read("stats_minute", "v1"), [label(["The cat", "", ""])]);
+    keyspace.open().write(version(1, 3), &[row("v1", 0, 3)]).unwrap();
+    assert_eq!(read("stats_minute", "v1"), [label(["The cat", "", ""])]);
 }
 
 #[test]

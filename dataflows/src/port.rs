@@ -1,6 +1,6 @@
 //! What the outside implements: inputs, formats, stores and sinks, as traits with their guarantees.
 
-use std::{collections::HashSet, fmt, ops::ControlFlow};
+use std::{collections::HashSet, fmt, ops::ControlFlow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -204,6 +204,23 @@ pub struct Claim {
     pub frontier: EventTime,
 }
 
+/// What a video is called and whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VideoLabel {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its channel.
+    pub channel_id: Option<String>,
+    /// The channel's name.
+    pub channel_name: Option<String>,
+}
+
+/// What is known of videos now, whatever the frontier.
+pub trait Labels: Send + Sync {
+    /// All there is to say of a video; `None` where nothing is known of it.
+    fn video(&self, video_id: &str) -> Option<VideoLabel>;
+}
+
 /// A durable table of window counts, keyed by `(width, video, event type, window)`.
 ///
 /// * Absolute: a row replaces its predecessor, unless that one's version is greater; nothing is added up.
@@ -222,6 +239,9 @@ pub trait CountSink: Send {
     fn wants_rollups(&self) -> bool {
         false
     }
+
+    /// Names those to ask what videos are called. A sink that shows that asks at each write; others need not know.
+    fn label_by(&mut self, _labels: Arc<dyn Labels>) {}
 
     /// Writes rows under a version: of minutes, and where rollups are wanted of hours and days.
     fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError>;

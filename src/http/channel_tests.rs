@@ -53,7 +53,7 @@ fn answers_carry_the_names_that_are_known_now_and_none_where_none_is() {
         assert!(none(&plain.json()) && none(&server.get("/v1/top").await.json()["top"][0]));
         assert!(plain.head.contains("immutable"), "{plain:?}");
 
-        server.queries.labels.apply(&[video("v", Some("A cat"), Some("c")), channel("c", Some("Cats"))]);
+        server.queries.names.apply(&[video("v", Some("A cat"), Some("c")), channel("c", Some("Cats"))]);
         let labelled = server.get(stats).await;
         assert_has(&labelled.json(), &cat, "stats");
         assert_has(&server.get("/v1/top").await.json()["top"][0], &cat, "top");
@@ -65,14 +65,14 @@ fn answers_carry_the_names_that_are_known_now_and_none_where_none_is() {
         let tag = labelled.head.lines().find_map(|line| line.strip_prefix("etag: w/")).unwrap().to_owned();
         let again = format!("GET {stats} HTTP/1.1\r\nhost: t\r\nconnection: close\r\nif-none-match: {tag}\r\n\r\n");
         assert_eq!(server.send(&again).await.status, 304);
-        server.queries.labels.apply(&[video("v", Some("The cat"), None)]);
+        server.queries.names.apply(&[video("v", Some("The cat"), None)]);
         let renamed = server.send(&again).await;
         assert_eq!((renamed.status, &renamed.json()["video_name"]), (200, &json!("The cat")));
         assert!(renamed.json().get("channel_id").is_none());
 
-        server.queries.labels.apply(&[video("v", None, None), channel("c", None)]);
+        server.queries.names.apply(&[video("v", None, None), channel("c", None)]);
         assert!(none(&server.get(stats).await.json()));
-        assert_eq!(server.queries.labels.counts(), (0, 0));
+        assert_eq!(server.queries.names.counts(), (0, 0));
     });
 }
 
@@ -83,7 +83,7 @@ fn a_channel_has_the_series_of_its_videos_and_a_place_among_channels() {
         for (channel, video) in [("c/1", "v"), ("c/1", "a/b c%ü"), ("d", "a/b c%ü"), ("e", "nobody's")] {
             server.queries.join(channel, video);
         }
-        server.queries.labels.apply(&[channel("c/1", Some("Cats"))]);
+        server.queries.names.apply(&[channel("c/1", Some("Cats"))]);
         let hour = server.get("/v1/channels/c%2F1/stats?granularity=hour").await;
         let expect = json!({
             "channel_id": "c/1", "channel_name": "Cats", "as_of": 300, "watermark": HOUR, "total": 7, "final": false,

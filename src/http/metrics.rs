@@ -146,7 +146,7 @@ impl Metrics {
         for (worker, &age_ms) in (0..).zip(&facts.heartbeat_ages_ms) {
             self.heartbeat_age.get_or_create(&Worker { worker }).set(seconds(age_ms));
         }
-        let (videos, channels) = state.labels.counts();
+        let (videos, channels) = state.names.counts();
         for (of, number) in [("video", videos), ("channel", channels)] {
             self.labels.get_or_create(&Of { of }).set(number as u64);
         }

@@ -47,7 +47,7 @@ use warp::{
 
 use self::{metrics::Metrics, problem::Problem};
 pub use self::{params::Token, server::serve};
-use crate::service::{EventCheck, Ingest, Labels, Queries, StatusSource};
+use crate::service::{EventCheck, Ingest, Names, Queries, StatusSource};
 
 type Response = warp::reply::Response;
 
@@ -136,7 +136,7 @@ pub struct Asked {
     /// What these are judged by.
     pub dimension_check: Arc<dyn EventCheck>,
     /// What is known of them.
-    pub labels: Arc<Labels>,
+    pub names: Arc<Names>,
     /// The process.
     pub status: Arc<dyn StatusSource>,
     /// What is kept beside the counts.
@@ -154,7 +154,7 @@ pub struct State {
     check: Arc<dyn EventCheck>,
     dimensions: Arc<dyn Ingest>,
     dimension_check: Arc<dyn EventCheck>,
-    labels: Arc<Labels>,
+    names: Arc<Names>,
     status: Arc<dyn StatusSource>,
     functions: Functions,
     token_sha256: Option<[u8; 32]>,
@@ -176,7 +176,7 @@ pub struct State {
 impl State {
     /// Adds HTTP's metrics to those that the registry has, and keeps it for `/metrics`.
     pub fn new(asked: Asked, mut registry: Registry) -> Arc<Self> {
-        let Asked { queries, ingest, check, dimensions, dimension_check, labels, .. } = asked;
+        let Asked { queries, ingest, check, dimensions, dimension_check, names, .. } = asked;
         let Asked { status, functions, token_sha256, limits, .. } = asked;
         let metrics = Metrics::register(&mut registry);
         let body_room = Semaphore::new(limits.bodies_bytes);
@@ -189,7 +189,7 @@ impl State {
             check,
             dimensions,
             dimension_check,
-            labels,
+            names,
             status,
             functions,
             token_sha256,

@@ -9,7 +9,7 @@ use dataflows::{
     announce::Moment,
     channels::{ChannelAnswer, ChannelQuestion},
     functions::{Function, Value, stats::Stats as Functions},
-    port::PartitionId,
+    port::{Labels as _, PartitionId, VideoLabel},
     query::{Answer, Cell, Question},
     time::{EventTime, Minute, floor_to},
 };
@@ -30,7 +30,7 @@ use super::{
     params::{self, Fields, Granularity, Subject, TIMES_END, Token, Wanted, When},
     problem::{Problem, quoted},
 };
-use crate::service::{AsOfError, BoxFuture, Labels, VideoLabel};
+use crate::service::{AsOfError, BoxFuture, Names};
 
 /// Questions of one batch that are with the index at a time: enough to hide a round trip, few enough to leave it to others.
 const ASKED_AT_ONCE: usize = 32;
@@ -344,7 +344,7 @@ pub(super) async fn answer(state: &State, wanted: Wanted, at: Moment) -> Result<
     if needed.any() {
         check_whole(&wanted, &found.cells, &found.functions)?;
     }
-    Ok(describe(wanted, at, &found, &state.labels))
+    Ok(describe(wanted, at, &found, &state.names))
 }
 
 async fn of_video(state: &State, wanted: &Wanted, video_id: &str, at: Moment) -> Result<Found, Missed> {
@@ -470,7 +470,7 @@ fn fit(stats: Stats, room: &mut usize) -> Result<Stats, Missed> {
     Ok(stats)
 }
 
-fn describe(wanted: Wanted, at: Moment, found: &Found, labels: &Labels) -> Stats {
+fn describe(wanted: Wanted, at: Moment, found: &Found, names: &Names) -> Stats {
     let Found { cells, functions } = found;
     let known = cells.first().zip(cells.last());
     let step = wanted.granularity.step_ms();
@@ -497,11 +497,11 @@ fn describe(wanted: Wanted, at: Moment, found: &Found, labels: &Labels) -> Stats
     let is_estimate = matches!(wanted.function, Function::Distinct | Function::P50 | Function::P90 | Function::P99);
     let (video_id, VideoLabel { name, channel_id, channel_name }) = match wanted.subject {
         Subject::Video(video_id) => {
-            let label = labels.video(&video_id);
+            let label = names.video(&video_id).unwrap_or_default();
             (Some(video_id), label)
         }
         Subject::Channel(channel_id) => {
-            let channel_name = labels.channel(&channel_id);
+            let channel_name = names.channel(&channel_id);
             (None, VideoLabel { name: None, channel_id: Some(channel_id), channel_name })
         }
     };
@@ -599,7 +599,7 @@ mod tests {
         for (granularity, start, end, cells, watermark, expect) in rows {
             let found = Found { cells: cells.to_vec(), functions: Vec::new() };
             let at = Moment { watermark, ..Moment::default() };
-            let stats = describe(wanted(granularity, start, end), at, &found, &Labels::default());
+            let stats = describe(wanted(granularity, start, end), at, &found, &Names::default());
             assert_eq!(
                 (stats.start, stats.end, stats.is_final),
                 expect,
@@ -634,7 +634,7 @@ mod tests {
             }
             let cells: Vec<_> = minutes.into_iter().map(|(minute, count)| Cell { minute, count }).collect();
             let at = Moment { frontier: 9, watermark, ..Moment::default() };
-            let stats = describe(wanted, at, &Found { cells, functions: Vec::new() }, &Labels::default());
+            let stats = describe(wanted, at, &Found { cells, functions: Vec::new() }, &Names::default());
 
             // The oracle walks over every window there can be and looks at every event.
             let width = match granularity {

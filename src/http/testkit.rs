@@ -35,7 +35,7 @@ use super::{Asked, Limits, State, serve, server::BindError};
 use crate::{
     live::NameCheck,
     service::{
-        AsOfError, BoxFuture, CheckpointFacts, ColdRows, Entry, EventCheck, Facts, Ingest, IngestError, Labels, Queries,
+        AsOfError, BoxFuture, CheckpointFacts, ColdRows, Entry, EventCheck, Facts, Ingest, IngestError, Names, Queries,
         StatusSource,
     },
 };
@@ -49,7 +49,7 @@ pub struct TwinQueries {
     hot_from: Mutex<Minute>,
     /// The videos of channels, at every moment.
     members: Mutex<BTreeMap<String, Vec<String>>>,
-    pub labels: Arc<Labels>,
+    pub names: Arc<Names>,
     changes: watch::Sender<EventTime>,
 }
 
@@ -64,7 +64,7 @@ impl Default for TwinQueries {
             merged_before: Mutex::default(),
             hot_from: Mutex::default(),
             members: Mutex::default(),
-            labels: Arc::default(),
+            names: Arc::default(),
             changes: watch::Sender::new(0),
         }
     }
@@ -392,7 +392,7 @@ pub fn state(
         check: Arc::new(TwinCheck),
         dimensions: ingest.clone(),
         dimension_check: Arc::new(NameCheck),
-        labels: Arc::clone(&queries.labels),
+        names: Arc::clone(&queries.names),
         status: status.clone(),
         functions: Functions { others: Kept::ALL, by_type: [("like".to_owned(), Kept::NONE)].into() },
         token_sha256,

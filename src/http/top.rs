@@ -3,6 +3,7 @@
 use dataflows::{
     announce::Moment,
     channels::{self, ChannelAnswer, ChannelQuestion},
+    port::{Labels as _, VideoLabel},
     time::{EventTime, MINUTE_MS},
     top::{Order, Ranked, TopAnswer, TopQuestion},
     totals::Span,
@@ -17,7 +18,7 @@ use super::{
     problem::{Problem, quoted},
     stats::{Missed, Moments, ended, scan},
 };
-use crate::service::{Labels, VideoLabel};
+use crate::service::Names;
 
 /// As long as a list may be.
 const K_MAX: usize = 1000;
@@ -199,22 +200,22 @@ async fn ask(state: &State, wanted: &Wanted, at: Moment) -> Result<Response, Mis
     match answered {
         Some(TopAnswer::Top { known, top }) => {
             let known = known.map(|(first, last)| (first.start(), last.end()));
-            Ok(json(&describe(wanted, (start, end), at, known, rows(wanted, top, &state.labels))))
+            Ok(json(&describe(wanted, (start, end), at, known, rows(wanted, top, &state.names))))
         }
         Some(TopAnswer::Gone { oldest }) => Err(Missed::Merged { at: at.frontier, oldest }),
         None => Err(Missed::Refused(ended())),
     }
 }
 
-fn rows(wanted: &Wanted, top: Vec<Ranked>, labels: &Labels) -> Vec<Row> {
+fn rows(wanted: &Wanted, top: Vec<Ranked>, names: &Names) -> Vec<Row> {
     let row = |Ranked { id, count, before }| {
         let (video_id, VideoLabel { name, channel_id, channel_name }) = match wanted.by {
             By::Video => {
-                let label = labels.video(&id);
+                let label = names.video(&id).unwrap_or_default();
                 (Some(id), label)
             }
             By::Channel => {
-                let channel_name = labels.channel(&id);
+                let channel_name = names.channel(&id);
                 (None, VideoLabel { name: None, channel_id: Some(id), channel_name })
             }
         };

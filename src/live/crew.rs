@@ -28,7 +28,7 @@ use timely::{
 
 use super::{
     cluster::{Links, Place},
-    dimensions::Names,
+    dimensions::Dimensions as Given,
     health::Heartbeats,
     input::Input,
     keeper::{KeeperFacts, Word},
@@ -65,7 +65,7 @@ pub struct Crew {
     pub errors: Arc<FirstError>,
     pub words: Sender<Word>,
     pub facts: Arc<KeeperFacts>,
-    pub names: Names,
+    pub dimensions: Given,
 }
 
 impl Crew {
@@ -160,10 +160,10 @@ impl Crew {
 
     /// What is known of videos and channels goes in on one worker of all, and is told on one of each process.
     fn dimensions(&self, is_given: bool, is_told: bool) -> Dimensions {
-        let labels = Arc::clone(&self.names.labels);
-        let tell = move |_time, changes: &[Change]| labels.apply(changes);
+        let names = Arc::clone(&self.dimensions.names);
+        let tell = move |_time, changes: &[Change]| names.apply(changes);
         Dimensions {
-            given: is_given.then(|| (self.names.known.clone(), self.names.mailbox.clone())),
+            given: is_given.then(|| (self.dimensions.known.clone(), self.dimensions.mailbox.clone())),
             tell: is_told.then(|| Box::new(tell) as TellChanges),
         }
     }

@@ -16,18 +16,18 @@ use crate::{
     config::{Settings, SourceKind},
     engine::one_line,
     exit::{Exit, Failure, OrExit as _},
-    service::{BoxFuture, Entry, EventCheck, Ingest, IngestError, Labels},
+    service::{BoxFuture, Entry, EventCheck, Ingest, IngestError, Names},
 };
 
 /// Names and channels, as far as this process has to do with them.
 #[derive(Clone)]
-pub struct Names {
+pub struct Dimensions {
     /// What was known before the start; in the first process.
     pub known: Vec<Change>,
     /// What comes.
     pub mailbox: Mailbox<Vec<Change>>,
     /// What answers are labelled with.
-    pub labels: Arc<Labels>,
+    pub names: Arc<Names>,
     /// The way in.
     pub door: Arc<dyn Ingest>,
     /// Reads on while it is there.
@@ -35,7 +35,7 @@ pub struct Names {
     _following: Option<Arc<connectors::kafka::Following>>,
 }
 
-impl Names {
+impl Dimensions {
     /// Opens what the settings name, and reads what is known.
     pub fn open(settings: &Settings, place: &Place) -> Result<Self, Failure> {
         #[cfg(feature = "kafka")]
@@ -56,7 +56,7 @@ impl Names {
         Self {
             known,
             mailbox: Mailbox::default(),
-            labels: Arc::default(),
+            names: Arc::default(),
             door,
             #[cfg(feature = "kafka")]
             _following: None,
@@ -74,11 +74,11 @@ impl Names {
         }
         let patience = std::time::Duration::from_millis(settings.cluster.patience_ms);
         let mut topic = connectors::kafka::Dimensions::open(&kafka, topic, patience).map_err(failure)?;
-        let mut names = Self::of(topic.read_to_end().or_exit(Exit::Unreachable)?, door);
-        let mailbox = names.mailbox.clone();
+        let mut dimensions = Self::of(topic.read_to_end().or_exit(Exit::Unreachable)?, door);
+        let mailbox = dimensions.mailbox.clone();
         let following = topic.follow(move |changes| mailbox.tell(changes)).or_exit(Exit::Internal)?;
-        names._following = Some(Arc::new(following));
-        Ok(names)
+        dimensions._following = Some(Arc::new(following));
+        Ok(dimensions)
     }
 }
 

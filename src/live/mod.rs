@@ -45,7 +45,7 @@ use tokio::{
 use self::{
     cluster::{Links, Listener},
     crew::Crew,
-    dimensions::Names,
+    dimensions::Dimensions,
     door::{Door, JsonCheck, Refusals},
     health::{Health, Heartbeats},
     keeper::{Chain, Keeper, KeeperFacts, Lead},
@@ -119,11 +119,14 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         let frontier = opened.plan.frontier;
         facts.set_last(CheckpointFacts { number: resumed.number, frontier, age_ms: 0, bytes: 0, duration_ms: 0 });
     }
-    let names = Names::open(settings, place)?;
-    let state = http_state(settings, &opened, &shelf, &beats, &facts, &names)?;
+    let dimensions = Dimensions::open(settings, place)?;
+    let state = http_state(settings, &opened, &shelf, &beats, &facts, &dimensions)?;
     let (mailbox, errors, stopped) = (Mailbox::default(), Arc::new(FirstError::default()), Arc::new(Notify::new()));
     let (words, inbox) = crossbeam_channel::unbounded();
-    let Opened { input, checkpoints, sink, cold: _, letters, plan, state: counts, chain, acknowledged } = opened;
+    let Opened { input, checkpoints, mut sink, cold: _, letters, plan, state: counts, chain, acknowledged } = opened;
+    if let Some(sink) = &mut sink {
+        sink.label_by(Arc::clone(&dimensions.names) as _);
+    }
     let rolls_up = sink.as_ref().is_some_and(|sink| sink.wants_rollups());
     let again = settings.clone();
     let lead = letters.map(|letters| Lead {
@@ -173,7 +176,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         errors: Arc::clone(&errors),
         words,
         facts: Arc::clone(&facts),
-        names,
+        dimensions,
     };
     // Dropped, they would be joined: where this process fails, that waits for the other processes, which have yet to be told.
     let workers = ManuallyDrop::new(crew.start(links)?);
@@ -232,7 +235,7 @@ fn http_state(
     shelf: &Arc<Shelf>,
     beats: &Arc<Heartbeats>,
     facts: &Arc<KeeperFacts>,
-    names: &Names,
+    dimensions: &Dimensions,
 ) -> Result<Arc<http::State>, Failure> {
     let refusals = Refusals::default();
     let health = Health {
@@ -248,9 +251,9 @@ fn http_state(
         queries: Arc::clone(shelf) as _,
         ingest: Arc::new(Door { log: opened.input.door(), refusals }),
         check: Arc::new(JsonCheck),
-        dimensions: Arc::clone(&names.door),
+        dimensions: Arc::clone(&dimensions.door),
         dimension_check: Arc::new(NameCheck),
-        labels: Arc::clone(&names.labels),
+        names: Arc::clone(&dimensions.names),
         status: Arc::new(health),
         functions: settings.functions.clone(),
         token_sha256: token.map(|token| Sha256::digest(token).into()),

@@ -4,6 +4,7 @@
 //! * Rows are upserts with a timestamp made of their version (`version`), never of a clock: of two writes of one row the
 //!   greater version wins, in whatever order they arrive, and so a retry, a zombie or a stray edit changes nothing.
 //! * The keyspace has one owner, kept in the claim row (`claim`) by the only lightweight transactions there are.
+//! * What a video is called stands in static columns of its partitions: as it was known when they were last written.
 //! * Requests go out many at a time (`limiter`, `write`), each on its own partition (`requests`).
 //! * Tables are created where they are missing, and refused where they differ (`schema`).
 //!
@@ -34,7 +35,7 @@ use std::{
 };
 
 use dataflows::{
-    port::{Claim, CountRow, CountSink, SinkError, Version},
+    port::{Claim, CountRow, CountSink, Labels, SinkError, Version},
     time::EventTime,
 };
 use scylla::{client::session::Session, statement::Statement};
@@ -69,6 +70,8 @@ const TRUNCATE_TIMEOUT: Duration = Duration::from_secs(70);
 #[derive(Clone)]
 pub struct Tables {
     shared: Arc<Shared>,
+    /// What this handle writes of videos beside their counts.
+    labels: Option<Arc<dyn Labels>>,
 }
 
 struct Shared {
@@ -119,7 +122,7 @@ impl Tables {
         let worker = Worker::start()?;
         let link = worker.ask(async move { link(access, patience, missing).await })?;
         let name = format!("cassandra keyspace {}", settings.keyspace);
-        Ok(Self { shared: Arc::new(Shared { name, worker, link: Arc::new(link) }) })
+        Ok(Self { shared: Arc::new(Shared { name, worker, link: Arc::new(link) }), labels: None })
     }
 
     /// The rows of the windows that start in the range, ascending. Reads one partition for each day of the range, so it
@@ -198,8 +201,12 @@ impl CountSink for Tables {
         true
     }
 
+    fn label_by(&mut self, labels: Arc<dyn Labels>) {
+        self.labels = Some(labels);
+    }
+
     fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError> {
-        let requests = Requests::plan(version, rows).map_err(|row| SinkError::Refused {
+        let requests = Requests::plan(version, rows, self.labels.as_deref()).map_err(|row| SinkError::Refused {
             sink: self.shared.name.clone(),
             what: format!("a row of video {:?} under {version:?}", row.video_id),
             cause: "its numbers are greater than the columns and the timestamp can hold".into(),

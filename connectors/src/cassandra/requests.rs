@@ -4,7 +4,7 @@
 use std::{mem, ops::Range};
 
 use dataflows::{
-    port::{CountRow, Version},
+    port::{CountRow, Labels, Version},
     rollup::Width,
 };
 
@@ -22,11 +22,15 @@ pub(super) struct Requests {
 impl Requests {
     /// Of several rows of one window the last stays, as if they had been written one after the other. Gives the row
     /// that can't be stored instead, if there is one.
-    pub(super) fn plan(version: Version, rows: &[CountRow]) -> Result<Self, &CountRow> {
+    pub(super) fn plan<'a>(
+        version: Version,
+        rows: &'a [CountRow],
+        labels: Option<&dyn Labels>,
+    ) -> Result<Self, &'a CountRow> {
         fn key(row: &CountRow) -> (Width, &str, &str, u64) {
             (row.width, &row.video_id, &row.event_type, row.window_start)
         }
-        let mut sorted: Vec<&CountRow> = rows.iter().collect();
+        let mut sorted: Vec<&'a CountRow> = rows.iter().collect();
         sorted.sort_by(|a, b| key(a).cmp(&key(b)));
         sorted.dedup_by(|later, kept| {
             let is_same = key(later) == key(kept);
@@ -35,7 +39,7 @@ impl Requests {
             }
             is_same
         });
-        let upsert = |row| Upsert::new(version, row).ok_or(row);
+        let upsert = |row| Upsert::new(version, row, labels).ok_or(row);
         let rows = sorted.into_iter().map(upsert).collect::<Result<Vec<_>, _>>()?;
         let mut ranges = Vec::new();
         let mut start = 0;
@@ -74,7 +78,7 @@ mod tests {
     fn a_request_has_up_to_100_rows_of_one_video_and_day() {
         let mut rows = vec![row("b", 0, 1), row("a", DAY_MS, 1), row("c", 0, 1)];
         rows.extend((0..201).map(|minute| row("a", minute * MINUTE_MS, 1)));
-        let requests = Requests::plan(VERSION, &rows).unwrap();
+        let requests = Requests::plan(VERSION, &rows, None).unwrap();
         assert_eq!(requests.ranges, [0..100, 100..200, 200..201, 201..202, 202..203, 203..204]);
         assert_eq!(requests.rows.len(), 204);
         let is_one_partition =
@@ -85,14 +89,14 @@ mod tests {
     #[test]
     fn of_two_rows_of_one_window_the_last_is_sent() {
         let rows = [row("a", 0, 3), row("b", 0, 1), row("a", 0, 9), row("a", 0, 2)];
-        let requests = Requests::plan(VERSION, &rows).unwrap();
-        assert_eq!(requests.rows, [&rows[3], &rows[1]].map(|row| Upsert::new(VERSION, row).unwrap()));
+        let requests = Requests::plan(VERSION, &rows, None).unwrap();
+        assert_eq!(requests.rows, [&rows[3], &rows[1]].map(|row| Upsert::new(VERSION, row, None).unwrap()));
     }
 
     #[test]
     fn a_row_that_fits_no_column_is_given_back() {
         let rows = [row("a", 0, 3), row("b", 0, u64::MAX)];
-        assert_eq!(Requests::plan(VERSION, &rows).unwrap_err(), &rows[1]);
-        assert!(Requests::plan(VERSION, &[]).unwrap().ranges.is_empty());
+        assert_eq!(Requests::plan(VERSION, &rows, None).unwrap_err(), &rows[1]);
+        assert!(Requests::plan(VERSION, &[], None).unwrap().ranges.is_empty());
     }
 }

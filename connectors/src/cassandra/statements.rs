@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike as _};
 use dataflows::{
     functions::{Function, Value},
-    port::{CountRow, Version},
+    port::{CountRow, Labels, Version, VideoLabel},
     rollup::Width,
     time::EventTime,
 };
@@ -102,7 +102,7 @@ fn upsert(keyspace: &str, width: Width) -> String {
     let (column, mark) = date.map_or_else(Default::default, |column| (format!("{column}, "), "?, "));
     format!(
         "INSERT INTO {keyspace}.{table} (video_id, event_type, {column}window_start, count, sum, min, max, distinct_users, \
-     final, as_of) VALUES (?, ?, {mark}?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+     final, as_of, video_name, channel_id, channel_name) VALUES (?, ?, {mark}?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
     )
 }
 
@@ -144,12 +144,14 @@ pub(super) struct Upsert {
     distinct_users: Option<i64>,
     is_final: bool,
     as_of: CqlTimestamp,
+    /// Of the whole partition, where something is known of the video.
+    label: Option<VideoLabel>,
     timestamp: i64,
 }
 
 impl Upsert {
     /// `None` where a number does not fit its column.
-    pub(super) fn new(version: Version, row: &CountRow) -> Option<Self> {
+    pub(super) fn new(version: Version, row: &CountRow, labels: Option<&dyn Labels>) -> Option<Self> {
         Some(Self {
             width: row.width,
             video_id: row.video_id.clone(),
@@ -165,6 +167,7 @@ impl Upsert {
             distinct_users: users_of(row),
             is_final: row.is_final,
             as_of: cql_time(row.as_of)?,
+            label: labels.and_then(|labels| labels.video(&row.video_id)),
             timestamp: version::timestamp(version)?,
         })
     }
@@ -193,11 +196,19 @@ impl SerializeRow for Upsert {
         let [sum, least, greatest] = self.values.map(MaybeUnset::from_option);
         let users = MaybeUnset::from_option(self.distinct_users);
         let (count, as_of, timestamp) = (self.count, self.as_of, self.timestamp);
+        // Null, where the video is known: what it was called before is wrong by now.
+        let said = |of: fn(&VideoLabel) -> &Option<String>| MaybeUnset::from_option(self.label.as_ref().map(of));
+        let (name, channel) = (said(|label| &label.name), said(|label| &label.channel_id));
+        let owner = said(|label| &label.channel_name);
         match self.date {
-            Some(date) => (video, kind, date, start, count, sum, least, greatest, users, end, as_of, timestamp)
-                .serialize(context, writer),
-            None => (video, kind, start, count, sum, least, greatest, users, end, as_of, timestamp)
-                .serialize(context, writer),
+            Some(date) => {
+                let row = (video, kind, date, start, count, sum, least, greatest, users, end, as_of, name, channel, owner, timestamp);
+                row.serialize(context, writer)
+            }
+            None => {
+                let row = (video, kind, start, count, sum, least, greatest, users, end, as_of, name, channel, owner, timestamp);
+                row.serialize(context, writer)
+            }
         }
     }
 
@@ -254,10 +265,10 @@ mod tests {
             as_of: i64::MAX as u64,
         };
         let version = Version { generation: 1, number: 1 };
-        assert!(Upsert::new(version, &row).is_some());
-        assert_eq!(Upsert::new(version, &CountRow { count: 1 << 63, ..row.clone() }), None);
-        assert_eq!(Upsert::new(version, &CountRow { as_of: 1 << 63, ..row.clone() }), None);
-        assert_eq!(Upsert::new(version, &CountRow { window_start: u64::MAX, ..row.clone() }), None);
-        assert_eq!(Upsert::new(Version { generation: 1 << 28, number: 1 }, &row), None);
+        assert!(Upsert::new(version, &row, None).is_some());
+        assert_eq!(Upsert::new(version, &CountRow { count: 1 << 63, ..row.clone() }, None), None);
+        assert_eq!(Upsert::new(version, &CountRow { as_of: 1 << 63, ..row.clone() }, None), None);
+        assert_eq!(Upsert::new(version, &CountRow { window_start: u64::MAX, ..row.clone() }, None), None);
+        assert_eq!(Upsert::new(Version { generation: 1 << 28, number: 1 }, &row, None), None);
     }
 }
