@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 use live_support::{
     Run, SOON, Server,
     client::{event, video_of_each},
-    now_ms,
+    now_ms, wait_for,
 };
 use serde_json::json;
 
@@ -55,11 +55,27 @@ fn feed(server: &Server) -> Vec<String> {
     videos
 }
 
+/// The first two videos are of one channel, whose name would be a script as well.
+fn name(server: &Server, videos: &[String]) {
+    let dimensions = json!([
+        {"video_id": videos[0], "name": "A cat on a wall", "channel_id": "cats"},
+        {"video_id": videos[1], "channel_id": "cats"},
+        {"channel_id": "cats", "name": HOSTILE},
+    ]);
+    let answer = server.client.post("/v1/dimensions", "application/json", dimensions.to_string().as_bytes());
+    answer.unwrap().expect(202);
+    wait_for("the channel", SOON, || {
+        let top = server.client.get("/v1/top?by=channel").unwrap().expect(200);
+        (top["top"][0]["channel_name"] == HOSTILE).then_some(())
+    });
+}
+
 #[test]
 fn the_page_shows_what_the_api_says_and_everybody_can_use_it() {
     let folder = tempfile::tempdir().unwrap();
     let server = Run::new(&folder.path().join("data")).start();
     let videos = feed(&server);
+    name(&server, &videos);
 
     let token_file = folder.path().join("token");
     fs::write(&token_file, "s3cret\n").unwrap();

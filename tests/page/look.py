@@ -172,7 +172,8 @@ def lists_say_what_the_api_says_and_lead_to_the_video(browser):
             expect(page.locator("#top-body tr")).to_have_count(len(wanted))
             for row, each in zip(page.locator("#top-body tr").all(), wanted):
                 cells = row.locator("td").all_inner_texts()
-                assert cells[1].strip() == each["video_id"] and digits(cells[2]) == each["value"], (cells, each)
+                link = row.locator("a").inner_text()
+                assert link == each["video_id"] and digits(cells[2]) == each["value"], (cells, each)
                 if view == "rising":
                     change = each["value"] - each["before"]
                     assert digits(cells[3]) == each["before"], (cells, each)
@@ -180,6 +181,33 @@ def lists_say_what_the_api_says_and_lead_to_the_video(browser):
         page = visit.open(VIEWS["top"][0])
         page.get_by_role("link", name=STAGE["hostile"]).click()
         expect(page.locator("#video-name")).to_have_text(STAGE["hostile"])
+
+
+def names_and_channels_are_shown_and_lead_to_each_other(browser):
+    video = STAGE["videos"][0]
+    with Visit(browser) as visit:
+        page = visit.open("#/top?span=all")
+        expect(page.locator("#top-body tr", has_text=video)).to_contain_text("A cat on a wall")
+        page.locator("#top-form").get_by_label("Of all").select_option("channels")
+        page.locator("#top-form").get_by_role("button", name="Show").click()
+        expect(page.locator("#top-body tr")).to_have_count(1)
+        total = sum(stats(each)["total"] for each in STAGE["videos"][:2])
+        cells = page.locator("#top-body td").all_inner_texts()
+        assert cells[1].split() == ["cats", *STAGE["hostile"].split()] and digits(cells[2]) == total, (cells, total)
+        page.get_by_role("link", name="cats").click()
+        expect(page.locator("#video-title")).to_have_text("Channel")
+        page.locator("#video-form").get_by_label("Span").select_option("all")
+        page.locator("#video-form").get_by_role("button", name="Show").click()
+        expect(page.locator("#totals .value")).to_have_text(f"{total:,}")
+        expect(page.locator("#video-labels")).to_have_text(STAGE["hostile"])
+
+        page = visit.open(video_fragment(video, span="all"))
+        expect(page.locator("#video-labels")).to_have_text(f"A cat on a wall of {STAGE['hostile']}")
+        page.locator("#video-labels a").click()
+        expect(page.locator("#video-name")).to_have_text("cats")
+        page = visit.open(video_fragment(video, span="all", live="yes"))
+        expect(page.locator("#video-live")).to_have_text("live, by the stream")
+        expect(page.locator("#video-labels")).to_contain_text("A cat on a wall")
 
 
 def live_follows(browser):
@@ -313,6 +341,7 @@ LOOKS = [
     a_video_is_searched_for_and_shown,
     the_slider_shows_it_as_it_was,
     lists_say_what_the_api_says_and_lead_to_the_video,
+    names_and_channels_are_shown_and_lead_to_each_other,
     a_hostile_name_is_a_name,
     a_fault_is_told,
     all_is_reached_by_the_keyboard,

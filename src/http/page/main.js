@@ -8,6 +8,8 @@ import * as video from "./video.js";
 const views = {
   overview: { section: "overview", title: "Overview", run: overview.run },
   video: { section: "video", title: "Video", run: video.run },
+  // Asked for by the same form.
+  channel: { section: "video", title: "Channel", nav: "video", run: video.run },
   top: { section: "top", title: "Top", run: top.run },
   rising: { section: "top", title: "Rising", run: top.run },
 };
@@ -41,7 +43,7 @@ const route = () => {
   fault(null);
   for (const { section } of Object.values(views)) byId(section).hidden = section !== views[view].section;
   for (const anchor of document.querySelectorAll("nav a")) {
-    if (anchor.dataset.view === view) anchor.setAttribute("aria-current", "page");
+    if (anchor.dataset.view === (views[view].nav ?? view)) anchor.setAttribute("aria-current", "page");
     else anchor.removeAttribute("aria-current");
   }
   const id = params.get("id");

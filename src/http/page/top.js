@@ -1,4 +1,4 @@
-// The videos with the most, and those that gained the most.
+// The videos or channels with the most, and those that gained the most.
 
 import { json } from "./api.js";
 import { announce, byId, cell, element, fault, heading, number, row, say, spanStart, time } from "./dom.js";
@@ -13,10 +13,14 @@ const bar = (share) => {
   return made;
 };
 
-const idCell = (id, type) => {
+// The id, which leads to it, and what it is called.
+const idCell = ({ video_id, video_name, channel_id, channel_name }, type) => {
+  const [id, name, kind] = video_id === undefined ? [channel_id, channel_name, "channel"] : [video_id, video_name, "video"];
   const anchor = element("a", "", id);
-  anchor.href = link(id, { types: type });
-  return cell(anchor, "id");
+  anchor.href = link(id, { types: type }, kind);
+  const made = cell(anchor, "id");
+  if (name) made.append(element("span", "note", ` ${name}`));
+  return made;
 };
 
 const change = (value, before) => {
@@ -24,16 +28,16 @@ const change = (value, before) => {
   return `${difference < 0 ? "−" : "+"}${number(Math.abs(difference))}`;
 };
 
-const show = ({ as_of, top }, { type, span }) => {
+const show = ({ as_of, top }, { by, type, span }) => {
   const words = span === "all" ? "of all time" : form.elements.span.selectedOptions[0].textContent;
   say("top-note", `${type}, ${words}, as of ${time(as_of)}`);
-  const heads = [heading("#", "number place"), heading("Video", "id"), heading(isRising ? "Now" : "Count", "number")];
+  const heads = [heading("#", "number place"), heading(by === "channel" ? "Channel" : "Video", "id"), heading(isRising ? "Now" : "Count", "number")];
   if (isRising) heads.push(heading("Before", "number optional"), heading("Change", "number"));
   byId("top-head").replaceChildren(row(...heads));
   const weight = ({ value, before }) => (isRising ? Math.max(0, value - (before ?? 0)) : value);
   const most = Math.max(1, ...top.map(weight));
   const rows = top.map((each, place) => {
-    const video = idCell(each.video_id, type);
+    const video = idCell(each, type);
     video.append(bar(weight(each) / most));
     const cells = [cell(place + 1, "number"), video, cell(number(each.value), "number")];
     if (isRising) {
@@ -42,10 +46,10 @@ const show = ({ as_of, top }, { type, span }) => {
     }
     return row(...cells);
   });
-  const none = cell("No video has events there.");
+  const none = cell(`No ${by} has events there.`);
   none.colSpan = heads.length;
   byId("top-body").replaceChildren(...(rows.length ? rows : [row(none)]));
-  announce(top.length ? `${top[0].video_id} is first with ${number(top[0].value)}` : "no video has events there");
+  announce(top.length ? `${top[0].video_id ?? top[0].channel_id} is first with ${number(top[0].value)}` : `no ${by} has events there`);
 };
 
 export const run = async (params, signal) => {
@@ -55,11 +59,13 @@ export const run = async (params, signal) => {
   for (const id of ["top-note", "top-head", "top-body"]) byId(id).replaceChildren();
   // Before everything there is nothing to rise from.
   form.elements.span.querySelector("[value=all]").disabled = isRising;
-  const wanted = { type: params.get("type") || "view", span: params.get("span") ?? (isRising ? "hour" : "24h"), k: params.get("k") ?? "10" };
+  const by = params.get("by") === "channel" ? "channel" : "video";
+  const wanted = { by, type: params.get("type") || "view", span: params.get("span") ?? (isRising ? "hour" : "24h"), k: params.get("k") ?? "10" };
   for (const [name, value] of Object.entries(wanted)) form.elements[name].value = value;
   try {
     const { frontier } = await json("/v1/status", { signal });
     const asked = { event_type: wanted.type, k: wanted.k };
+    if (by === "channel") asked.by = by;
     if (isRising) asked.order = "rising";
     // These the server keeps running totals of.
     if (["hour", "day"].includes(wanted.span)) asked.span = wanted.span;
@@ -73,7 +79,7 @@ export const run = async (params, signal) => {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const query = new URLSearchParams(["type", "span", "k"].map((name) => [name, form.elements[name].value]));
+  const query = new URLSearchParams(["by", "type", "span", "k"].map((name) => [name, form.elements[name].value]));
   const target = `#/${isRising ? "rising" : "top"}?${query}`;
   if (location.hash === target) dispatchEvent(new HashChangeEvent("hashchange"));
   else location.hash = target;

@@ -15,9 +15,10 @@ let curve = null;
 const form = byId("video-form");
 const slider = byId("as-of");
 
-export const link = (id, params = {}) => {
+// Of a video, or of a channel.
+export const link = (id, params = {}, kind = "video") => {
   const query = new URLSearchParams(params).toString();
-  return `#/video/${encodeURIComponent(id)}${query ? `?${query}` : ""}`;
+  return `#/${kind}/${encodeURIComponent(id)}${query ? `?${query}` : ""}`;
 };
 
 const typesOf = (text) => [...new Set(text.split(",").map((type) => type.trim()).filter(Boolean))];
@@ -53,11 +54,26 @@ const showTable = (answers) => {
   say("table-note", cut.length < rows.length ? `${counts}; the newest ${number(rowsMax)} are shown` : counts);
 };
 
+const showLabels = (wanted, { video_name, channel_id, channel_name }) => {
+  const parts = [];
+  if (wanted.kind === "channel") parts.push(channel_name);
+  else {
+    parts.push(video_name);
+    if (channel_id) {
+      const anchor = element("a", "", channel_name ?? channel_id);
+      anchor.href = link(channel_id, { types: wanted.types.join(",") }, "channel");
+      parts.push(element("span", "", "of ", anchor));
+    }
+  }
+  byId("video-labels").replaceChildren(...parts.filter(Boolean).flatMap((part) => [part, " "]));
+};
+
 const show = (wanted, answers) => {
   const [{ as_of, watermark }] = answers;
   const step = steps[wanted.granularity];
   byId("video-answer").hidden = false;
   say("video-name", wanted.id);
+  showLabels(wanted, answers[0]);
   say("video-frontier", `As of ${time(as_of)}; final before ${time(watermark)}.`);
   showTotals(answers);
   const min = spanStart(wanted.span, as_of);
@@ -86,11 +102,14 @@ const status = (signal) => json("/v1/status", { signal });
 // All types at one frontier.
 const askOnce = async (wanted, as_of, signal) => {
   const { frontier } = as_of === undefined ? await status(signal) : { frontier: as_of };
-  const question = { video_id: wanted.id, function: wanted.function, granularity: wanted.granularity };
+  const question = { function: wanted.function, granularity: wanted.granularity };
   if (as_of !== undefined) question.as_of = as_of;
   const start = spanStart(wanted.span, frontier ?? 0);
   if (start !== undefined) question.start = start;
-  return json("/v1/stats", { body: wanted.types.map((event_type) => ({ ...question, event_type })), signal });
+  const questions = wanted.types.map((event_type) => ({ ...question, event_type }));
+  if (wanted.kind === "video") return json("/v1/stats", { body: questions.map((each) => ({ video_id: wanted.id, ...each })), signal });
+  const path = `/v1/channels/${encodeURIComponent(wanted.id)}/stats`;
+  return Promise.all(questions.map((params) => json(path, { params: { ...params, as_of: as_of ?? frontier }, signal })));
 };
 
 const poll = async (wanted, signal) => {
@@ -105,6 +124,7 @@ const poll = async (wanted, signal) => {
 class Followed {
   #windows = new Map();
   #told = null;
+  #labels = {};
 
   constructor(event_type, fn) {
     this.event_type = event_type;
@@ -112,7 +132,11 @@ class Followed {
   }
 
   take({ event, data }) {
-    if (event === "state") this.#windows.clear();
+    if (event === "state") {
+      this.#windows.clear();
+      const { video_name, channel_id, channel_name } = data;
+      this.#labels = { video_name, channel_id, channel_name };
+    }
     for (const point of event === "state" ? data.series : data.changed) this.#windows.set(point.start, point);
     this.#told = data;
   }
@@ -124,7 +148,7 @@ class Followed {
   get answer() {
     const { as_of, watermark, total, error } = this.#told;
     const series = [...this.#windows.values()].sort((a, b) => a.start - b.start);
-    return { event_type: this.event_type, function: this.function, as_of, watermark, total, error, series };
+    return { ...this.#labels, event_type: this.event_type, function: this.function, as_of, watermark, total, error, series };
   }
 }
 
@@ -145,7 +169,8 @@ const follow = async (wanted, signal) => {
 };
 
 const live = async (wanted, signal) => {
-  const canFollow = wanted.types.length <= streamsMax;
+  // There is no stream of a channel.
+  const canFollow = wanted.kind === "video" && wanted.types.length <= streamsMax;
   while (canFollow && !signal.aborted) {
     try {
       await follow(wanted, signal);
@@ -211,7 +236,10 @@ const listenToSlider = (wanted, signal) => {
 
 // At once, as somebody may be typing by the time that an answer is there.
 const fillIn = (wanted) => {
-  for (const name of ["id", "granularity", "span"]) form.elements[name].value = wanted[name];
+  const title = wanted.kind === "channel" ? "Channel" : "Video";
+  say("video-title", title);
+  say("id-label", `${title} id`);
+  for (const name of ["kind", "id", "granularity", "span"]) form.elements[name].value = wanted[name];
   form.elements.types.value = wanted.types.join(", ");
   form.elements.live.checked = wanted.live;
 };
@@ -225,6 +253,7 @@ const offerFunctions = async (wanted) => {
 export const run = async (params, signal) => {
   curve ??= new Curve(byId("curve"));
   const wanted = {
+    kind: params.get("view"),
     id: params.get("id") ?? "",
     types: typesOf(params.get("types") ?? "view"),
     function: params.get("function") ?? "count",
@@ -246,10 +275,10 @@ export const run = async (params, signal) => {
 };
 
 const submit = () => {
-  const { id, types, function: fn, granularity, span, live: isLive } = form.elements;
+  const { kind, id, types, function: fn, granularity, span, live: isLive } = form.elements;
   const params = { types: typesOf(types.value).join(","), function: fn.value || "count", granularity: granularity.value, span: span.value };
   if (isLive.checked) params.live = "yes";
-  const target = link(id.value, params);
+  const target = link(id.value, params, kind.value);
   if (location.hash === target) dispatchEvent(new HashChangeEvent("hashchange"));
   else location.hash = target;
 };
@@ -258,4 +287,5 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
+form.elements.kind.addEventListener("change", () => say("id-label", form.elements.kind.value === "channel" ? "Channel id" : "Video id"));
 form.elements.live.addEventListener("change", () => form.elements.id.value && submit());
