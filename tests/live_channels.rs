@@ -70,7 +70,10 @@ fn a_video_that_moves_takes_its_counts_along_and_both_moments_can_be_asked_for()
     let named = client.stats("v1", "").expect(200);
     assert_eq!((&named["video_name"], &named["channel_name"]), (&json!("A cat"), &json!("Cats")));
     let ranked = |query: &str| client.get(&format!("/v1/top?by=channel{query}")).unwrap().expect(200)["top"].clone();
-    assert_eq!(ranked(""), json!([{"channel_id": "c1", "channel_name": "Cats", "value": 7}, {"channel_id": "c2", "value": 5}]));
+    assert_eq!(
+        ranked(""),
+        json!([{"channel_id": "c1", "channel_name": "Cats", "value": 7}, {"channel_id": "c2", "value": 5}])
+    );
     assert!(query(client, &["--channel", "c1", "--granularity", "all"]).starts_with("c1 (Cats), view: 7 from "));
     assert_eq!(query(client, &["--top", "1", "--by", "channel", "--csv"]), "channel_id,event_type,value\nc1,view,7\n");
     assert!(query(client, &["--top", "9"]).contains("v1 (A cat)"));
@@ -100,7 +103,10 @@ fn any_process_takes_names_and_all_answer_with_them() {
     let folder = tempfile::tempdir().unwrap();
     let run = Run::new(&folder.path().join("data")).supervised(2).workers(1);
     let mut server = run.start();
-    post(&server.clients[1], &json!([{"video_id": "v1", "channel_id": "c1", "name": "A cat"}, {"video_id": "v2", "channel_id": "c1"}]));
+    post(
+        &server.clients[1],
+        &json!([{"video_id": "v1", "channel_id": "c1", "name": "A cat"}, {"video_id": "v2", "channel_id": "c1"}]),
+    );
     server.clients[1].send(&[views("v1", 3), views("v2", 4)].concat());
     for client in &server.clients {
         wait_for_total(client, "c1", 7);

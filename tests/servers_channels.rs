@@ -79,7 +79,10 @@ fn names_come_from_a_compacted_topic_and_go_into_answers_and_tables() {
     server.client.send(&[event("more", "v1", "view", now_ms())]);
     let columns = "video_name, channel_id, channel_name";
     let row = wait_for("the names in cassandra", SOON, || {
-        let asked = format!("SELECT {columns} FROM \"{}\".stats_day WHERE video_id = 'v1' AND event_type = 'view';", place.keyspace);
+        let asked = format!(
+            "SELECT {columns} FROM \"{}\".stats_day WHERE video_id = 'v1' AND event_type = 'view';",
+            place.keyspace
+        );
         let told = servers::cqlsh(&place.cassandra, &asked);
         told.contains("A cat").then_some(told)
     });

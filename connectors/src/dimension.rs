@@ -30,7 +30,8 @@ pub fn decode(payload: &[u8]) -> Result<Change, Cause> {
     })?;
     let Fields { video_id, channel_id, name } = fields;
     let ids = video_id.iter().chain(&channel_id).map(|id| (id, ID_BYTES_MAX));
-    let in_range = |(text, most): (&String, usize)| (1..=most).contains(&text.len()) && !text.contains(char::is_control);
+    let in_range =
+        |(text, most): (&String, usize)| (1..=most).contains(&text.len()) && !text.contains(char::is_control);
     if !ids.chain(name.iter().map(|name| (name, NAME_BYTES_MAX))).all(in_range) {
         return Err(Cause::Range);
     }
@@ -51,7 +52,8 @@ pub fn key(change: &Change) -> String {
 
 /// That nothing is known of the subject of a key.
 pub fn forget(key: &str) -> Option<Change> {
-    let video = key.strip_prefix(VIDEO).map(|id| Change::Video { video_id: id.to_owned(), name: None, channel_id: None });
+    let video =
+        key.strip_prefix(VIDEO).map(|id| Change::Video { video_id: id.to_owned(), name: None, channel_id: None });
     video.or_else(|| key.strip_prefix(CHANNEL).map(|id| Change::Channel { channel_id: id.to_owned(), name: None }))
 }
 

@@ -150,10 +150,9 @@ fn ask(live: &Live, seen: &mut Seen, log: &Log, draw: &Draw) {
     let range = first.start()..end.start();
     match (answer, &draw.wanted) {
         // History that is no longer retained.
-        (
-            ChannelAnswer::Windows(Answer::Gone { oldest }) | ChannelAnswer::Top(TopAnswer::Gone { oldest }),
-            _,
-        ) => assert!(0 < draw.back && as_of < oldest),
+        (ChannelAnswer::Windows(Answer::Gone { oldest }) | ChannelAnswer::Top(TopAnswer::Gone { oldest }), _) => {
+            assert!(0 < draw.back && as_of < oldest)
+        }
         (ChannelAnswer::Windows(answer), Wanted::Windows { channel_id, functions }) => {
             check_windows(answer, *functions, &of_channel(&windows, &videos, channel_id, draw.kind, &range));
         }

@@ -23,7 +23,8 @@ fn channel(channel_id: &str, name: Option<&str>) -> Change {
 #[test]
 fn what_is_well_formed_is_taken_under_the_key_of_its_subject_and_the_rest_is_told() {
     Server::run(|server| async move {
-        let items = r#"[{"video_id":"v","name":"A cat"}, {"video_id":"v","title":"A cat"}, {"channel_id":"c"}, {"name":"x"}]"#;
+        let items =
+            r#"[{"video_id":"v","name":"A cat"}, {"video_id":"v","title":"A cat"}, {"channel_id":"c"}, {"name":"x"}]"#;
         let reply = server.post("/v1/dimensions", "content-type: application/json\r\n", items).await;
         assert_eq!(reply.status, 202, "{reply:?}");
         let refused = |index: u8, detail: &str| json!({"index": index, "reason": "malformed", "detail": detail});
@@ -31,7 +32,8 @@ fn what_is_well_formed_is_taken_under_the_key_of_its_subject_and_the_rest_is_tol
         assert_eq!(reply.json(), expect);
         let kept: Vec<_> = server.ingest.entries.lock().unwrap().iter().map(|entry| entry.key.clone()).collect();
         assert_eq!(kept, ["video:v", "channel:c"]);
-        let lines = server.post("/v1/dimensions", "content-type: application/x-ndjson\r\n", "{\"channel_id\":\"d\"}\n").await;
+        let lines =
+            server.post("/v1/dimensions", "content-type: application/x-ndjson\r\n", "{\"channel_id\":\"d\"}\n").await;
         assert_eq!(lines.json(), json!({"accepted": 1, "rejected": []}));
 
         *server.ingest.fails_with.lock().unwrap() = Some(|| crate::service::IngestError::Failed("no disk".into()));

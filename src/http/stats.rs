@@ -369,10 +369,8 @@ async fn of_channel(state: &State, wanted: &Wanted, channel_id: &str, at: Moment
     if wanted.start.is_some() && first < at.hot_from {
         return Err(Missed::Refused(Problem::cold_scan(at.hot_from.start())));
     }
-    let of = dataflows::channels::Wanted::Windows {
-        channel_id: channel_id.to_owned(),
-        functions: wanted.function.needs(),
-    };
+    let of =
+        dataflows::channels::Wanted::Windows { channel_id: channel_id.to_owned(), functions: wanted.function.needs() };
     let event_type = wanted.event_type.clone();
     let first = first.max(at.hot_from);
     let question = ChannelQuestion { event_type, first, end, as_of: at.frontier, wanted: of };

@@ -242,7 +242,8 @@ impl Queries for TwinQueries {
             }
             channels::Wanted::Top { k, .. } => {
                 let sum = |videos: &Vec<String>| videos.iter().flat_map(windows).map(|(cell, _)| cell.count).sum();
-                let row = |(id, videos): (&String, &Vec<String>)| Ranked { id: id.clone(), count: sum(videos), before: 0 };
+                let row =
+                    |(id, videos): (&String, &Vec<String>)| Ranked { id: id.clone(), count: sum(videos), before: 0 };
                 let mut top: Vec<_> = members.iter().map(row).collect();
                 top.sort_by_key(|ranked| std::cmp::Reverse(ranked.count));
                 top.truncate(*k);

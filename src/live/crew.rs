@@ -163,7 +163,10 @@ impl Crew {
         let names = Arc::clone(&self.dimensions.names);
         let tell = move |_time, changes: &[Change]| names.apply(changes);
         Dimensions {
-            given: is_given.then(|| (self.dimensions.known.clone(), self.dimensions.mailbox.clone())),
+            given: is_given.then(|| {
+                let known = &mut *self.dimensions.known.lock().expect("nobody panics while holding it");
+                (std::mem::take(known), self.dimensions.mailbox.clone())
+            }),
             tell: is_told.then(|| Box::new(tell) as TellChanges),
         }
     }

@@ -13,17 +13,17 @@ use dataflows::{control::Mailbox, dimensions::Change, port::PartitionId};
 
 use super::{cluster::Place, forward::Forward};
 use crate::{
-    config::{Settings, SourceKind},
+    config::Settings,
     engine::one_line,
-    exit::{Exit, Failure, OrExit as _},
+    exit::{Exit, Failure},
     service::{BoxFuture, Entry, EventCheck, Ingest, IngestError, Names},
 };
 
 /// Names and channels, as far as this process has to do with them.
 #[derive(Clone)]
 pub struct Dimensions {
-    /// What was known before the start; in the first process.
-    pub known: Vec<Change>,
+    /// What was known before the start, until it is given to the dataflow; in the first process.
+    pub known: Arc<Mutex<Vec<Change>>>,
     /// What comes.
     pub mailbox: Mailbox<Vec<Change>>,
     /// What answers are labelled with.
@@ -39,7 +39,11 @@ impl Dimensions {
     /// Opens what the settings name, and reads what is known.
     pub fn open(settings: &Settings, place: &Place) -> Result<Self, Failure> {
         #[cfg(feature = "kafka")]
-        if let Some(topic) = settings.kafka.dimensions_topic.as_ref().filter(|_| settings.source.kind == SourceKind::Kafka)
+        if let Some(topic) = settings
+            .kafka
+            .dimensions_topic
+            .as_ref()
+            .filter(|_| settings.source.kind == crate::config::SourceKind::Kafka)
         {
             return Self::in_topic(settings, place, topic);
         }
@@ -54,7 +58,7 @@ impl Dimensions {
 
     fn of(known: Vec<Change>, door: Arc<dyn Ingest>) -> Self {
         Self {
-            known,
+            known: Arc::new(Mutex::new(known)),
             mailbox: Mailbox::default(),
             names: Arc::default(),
             door,
@@ -65,7 +69,10 @@ impl Dimensions {
 
     #[cfg(feature = "kafka")]
     fn in_topic(settings: &Settings, place: &Place, topic: &str) -> Result<Self, Failure> {
-        use crate::engine::kafka::{failure, settings_of};
+        use crate::{
+            engine::kafka::{failure, settings_of},
+            exit::OrExit as _,
+        };
 
         let kafka = connectors::kafka::Settings { topic: topic.to_owned(), ..settings_of(&settings.kafka) };
         let door = super::kafka::producer(&kafka)?;

@@ -202,11 +202,16 @@ impl SerializeRow for Upsert {
         let owner = said(|label| &label.channel_name);
         match self.date {
             Some(date) => {
-                let row = (video, kind, date, start, count, sum, least, greatest, users, end, as_of, name, channel, owner, timestamp);
+                let row = (
+                    video, kind, date, start, count, sum, least, greatest, users, end, as_of, name, channel, owner,
+                    timestamp,
+                );
                 row.serialize(context, writer)
             }
             None => {
-                let row = (video, kind, start, count, sum, least, greatest, users, end, as_of, name, channel, owner, timestamp);
+                let row = (
+                    video, kind, start, count, sum, least, greatest, users, end, as_of, name, channel, owner, timestamp,
+                );
                 row.serialize(context, writer)
             }
         }
