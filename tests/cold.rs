@@ -1,11 +1,15 @@
 //! Windows that leave memory (`index.hot`): answers, audit and replay are as before, also after a kill, and a start without the
-//! store that has them is refused.
+//! store that has them is refused. Any range is what a look at every event makes of it, wherever it begins and ends.
 
 #![allow(clippy::unwrap_used)]
 
 mod live_support;
 
-use std::{fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use live_support::{
     Run, SOON, Server,
@@ -13,6 +17,10 @@ use live_support::{
     tidemark_with,
     truth::{end_offsets, number},
     wait_for,
+};
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
 };
 use serde_json::{Value, json};
 
@@ -79,6 +87,88 @@ fn check(server: &Server, minutes: u64) {
     assert_eq!((&first["total"], &first["final"]), (&json!(9.0 / 8.0), &json!(true)));
 }
 
+#[derive(Clone, Debug)]
+struct Draw {
+    granularity: &'static str,
+    function: &'static str,
+    /// Minutes.
+    start: Option<u64>,
+    end: Option<u64>,
+    is_batch: bool,
+}
+
+fn draw(minutes: u64) -> impl Strategy<Value = Draw> {
+    let granularity = prop::sample::select(vec!["minute", "hour", "day", "all"]);
+    let function = prop::sample::select(vec!["count", "sum", "max", "distinct"]);
+    let bound = || prop::option::weighted(0.8, 0..minutes + 100);
+    (granularity, function, bound(), bound(), any::<bool>()).prop_map(|(granularity, function, a, b, is_batch)| {
+        let (start, end) = match (a, b) {
+            (Some(a), Some(b)) => (Some(a.min(b)), Some(a.max(b))),
+            other => other,
+        };
+        Draw { granularity, function, start, end, is_batch }
+    })
+}
+
+/// A function of the events of some minutes, each of which has one.
+fn naive(function: &str, minutes: &BTreeSet<u64>) -> f64 {
+    let values = minutes.iter().map(|minute| *minute as f64 / 8.0);
+    match function {
+        "count" => minutes.len() as f64,
+        "sum" => values.sum(),
+        "max" => values.fold(f64::MIN, f64::max),
+        _ => minutes.iter().map(|minute| minute % 7).collect::<BTreeSet<_>>().len() as f64,
+    }
+}
+
+/// Asks for ranges that begin and end anywhere.
+fn check_any_range(server: &Server, minutes: u64) {
+    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let looked = runner.run(&draw(minutes), |draw| {
+        let Draw { granularity, function, start, end, is_batch } = &draw;
+        let time = |minute: &u64| BEGIN + minute * MINUTE;
+        let mut question = json!({"video_id": "v", "granularity": granularity, "function": function});
+        let mut query = format!("granularity={granularity}&function={function}");
+        for (name, bound) in [("start", start), ("end", end)] {
+            if let Some(bound) = bound {
+                question[name] = json!(time(bound));
+                query += &format!("&{name}={}", time(bound));
+            }
+        }
+        let answer = match is_batch {
+            false => answer(server, &query),
+            true => {
+                let body = json!([question, question]).to_string();
+                let both = server.client.post("/v1/stats", "application/json", body.as_bytes()).unwrap().expect(200);
+                prop_assert_eq!(&both[0], &both[1]);
+                both[0].clone()
+            }
+        };
+        let width = match *granularity {
+            "hour" => 60,
+            "day" => 24 * 60,
+            _ => 1,
+        };
+        // The first minute begins a day, so windows can be counted from there.
+        let within = start.unwrap_or(0) / width * width..end.map_or(minutes, |end| end.div_ceil(width) * width);
+        let there: BTreeSet<u64> = (0..minutes).filter(|minute| within.contains(minute)).collect();
+        let mut windows: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        for minute in &there {
+            let first = if *granularity == "all" { start.unwrap_or(0) } else { minute / width * width };
+            windows.entry(time(&first)).or_default().insert(*minute);
+        }
+        let expect: Vec<_> = windows.iter().map(|(start, of)| (*start, naive(function, of))).collect();
+        let point = |point: &Value| (number(&point["start"]), point["value"].as_f64().unwrap());
+        let found: Vec<_> = answer["series"].as_array().unwrap().iter().map(point).collect();
+        prop_assert_eq!(found, expect, "{}", &answer);
+        if !there.is_empty() {
+            prop_assert_eq!(answer["total"].as_f64(), Some(naive(function, &there)));
+        }
+        Ok(())
+    });
+    looked.unwrap_or_else(|error| panic!("{error}"));
+}
+
 #[test]
 fn windows_that_leave_memory_are_answered_audited_and_replayed_as_before() {
     let folder = tempfile::tempdir().unwrap();
@@ -94,8 +184,10 @@ fn windows_that_leave_memory_are_answered_audited_and_replayed_as_before() {
     let server = run(&data_dir).workers(3).start();
     server.client.wait_until_visible(&end_offsets(&data_dir), SOON);
     check(&server, sent);
+    check_any_range(&server, sent);
     let sent = let_leave(&server, &data_dir, sent, sent - 4);
     check(&server, sent);
+    check_any_range(&server, sent);
     server.stop();
 
     let shown = tidemark(&data_dir, &["checkpoint", "show"]);
