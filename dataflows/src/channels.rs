@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use timely::{
     container::CapacityContainerBuilder,
     dataflow::{
+        StreamVec,
         channels::pact::{Exchange, Pipeline},
         operators::{
             Concat,
@@ -108,7 +109,7 @@ pub fn channels<'scope>(
 ) {
     let scope = counts.stream.scope();
     let peers = scope.peers();
-    let ChannelDesk { desk, mut reply } = at;
+    let ChannelDesk { desk, reply } = at;
     let asked = ask(scope, "AskChannels", hub, desk).broadcast();
     let mut stream = counts.stream.map(drop).concat(members.stream.map(drop));
     if let Some(functions) = &functions {
@@ -151,15 +152,19 @@ pub fn channels<'scope>(
             }
         },
     );
+    merge(sums, peers, reply);
+}
+
+/// Adds up what all workers say to a question, on the one that asked.
+fn merge(sums: StreamVec<'_, EventTime, (usize, Part)>, peers: usize, mut reply: Reply<ChannelAnswer>) {
     let home = Exchange::new(|(from, _): &(usize, Part)| *from as u64);
     let mut merging: BTreeMap<u64, (usize, Part)> = BTreeMap::new();
     sums.sink(home, "ChannelReply", move |(input, _)| {
         input.for_each(|_, parts| {
-            for (_, part) in parts.drain(..) {
-                let ticket = part.ticket;
-                let (heard, whole) =
-                    merging.entry(ticket).or_insert_with(|| (0, Part { sums: Sums::default(), ..part.clone() }));
-                whole.sums.add(part.sums);
+            for (_, Part { ticket, wanted, sums }) in parts.drain(..) {
+                let nothing = || (0, Part { ticket, wanted, sums: Sums::default() });
+                let (heard, whole) = merging.entry(ticket).or_insert_with(nothing);
+                whole.sums.add(sums);
                 *heard += 1;
                 if *heard == peers
                     && let Some((_, whole)) = merging.remove(&ticket)
