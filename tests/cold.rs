@@ -22,6 +22,7 @@ use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
 };
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 const MINUTE: u64 = 60_000;
@@ -122,7 +123,7 @@ fn naive(function: &str, minutes: &BTreeSet<u64>) -> f64 {
 }
 
 /// Asks for ranges that begin and end anywhere.
-fn check_any_range(server: &Server, minutes: u64) {
+fn check_any_range(client: &Client, minutes: u64) {
     let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
     let looked = runner.run(&draw(minutes), |draw| {
         let Draw { granularity, function, start, end, is_batch } = &draw;
@@ -136,10 +137,10 @@ fn check_any_range(server: &Server, minutes: u64) {
             }
         }
         let answer = match is_batch {
-            false => answer(server, &query),
+            false => client.stats("v", &query).expect(200),
             true => {
                 let body = json!([question, question]).to_string();
-                let both = server.client.post("/v1/stats", "application/json", body.as_bytes()).unwrap().expect(200);
+                let both = client.post("/v1/stats", "application/json", body.as_bytes()).unwrap().expect(200);
                 prop_assert_eq!(&both[0], &both[1]);
                 both[0].clone()
             }
@@ -184,10 +185,10 @@ fn windows_that_leave_memory_are_answered_audited_and_replayed_as_before() {
     let server = run(&data_dir).workers(3).start();
     server.client.wait_until_visible(&end_offsets(&data_dir), SOON);
     check(&server, sent);
-    check_any_range(&server, sent);
+    check_any_range(&server.client, sent);
     let sent = let_leave(&server, &data_dir, sent, sent - 4);
     check(&server, sent);
-    check_any_range(&server, sent);
+    check_any_range(&server.client, sent);
     server.stop();
 
     let shown = tidemark(&data_dir, &["checkpoint", "show"]);
@@ -204,4 +205,30 @@ fn windows_that_leave_memory_are_answered_audited_and_replayed_as_before() {
     server.client.wait_until_visible(&end_offsets(&data_dir), SOON);
     check(&server, sent);
     server.stop();
+}
+
+#[test]
+fn every_process_answers_with_the_windows_that_the_store_of_the_first_one_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let mut server = run(&data_dir).supervised(2).workers(2).start();
+    send(&server, &data_dir, 0..90);
+    let sent = let_leave(&server, &data_dir, 90, 80);
+    let check = |server: &Server, minutes: u64| {
+        for client in &server.clients {
+            wait_for("all is visible", SOON, || (client.stats("v", "").expect(200)["total"] == minutes).then_some(()));
+            assert!(BEGIN < hot_start(client), "windows have left");
+            check_any_range(client, minutes);
+        }
+    };
+    check(&server, sent);
+
+    let starts = server.starts().len();
+    kill_process(server.pids()[1], Signal::KILL).unwrap();
+    server.wait_for_start_after(starts);
+    check(&server, sent);
+    let sent = let_leave(&server, &data_dir, sent, sent - 4);
+    check(&server, sent);
+    server.stop();
+    tidemark(&data_dir, &["audit"]).expect(0, &[]);
 }

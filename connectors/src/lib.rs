@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cassandra")]
 pub mod cassandra;
+pub mod cells;
 mod checkpoint_names;
 pub mod dimension;
 pub mod embedded;

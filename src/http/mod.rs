@@ -8,6 +8,7 @@ mod abuse_tests;
 mod auth;
 mod body;
 mod cache;
+mod cells;
 #[cfg(test)]
 mod channel_tests;
 mod diff;
@@ -223,6 +224,7 @@ enum Route {
     Top,
     Stream,
     Diff,
+    Cells,
     Status,
     Healthz,
     Readyz,
@@ -244,6 +246,7 @@ impl Route {
             Route::Top => "top",
             Route::Stream => "stream",
             Route::Diff => "diff",
+            Route::Cells => "cells",
             Route::Status => "status",
             Route::Healthz => "healthz",
             Route::Readyz => "readyz",
@@ -278,6 +281,7 @@ fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infal
     let top = warp::path!("v1" / "top").map(|| Route::Top);
     let stream = warp::path!("v1" / "stream").map(|| Route::Stream);
     let diff = warp::path!("v1" / "diff").map(|| Route::Diff);
+    let cells = warp::path!("v1" / "cells").map(|| Route::Cells);
     let status = warp::path!("v1" / "status").map(|| Route::Status);
     let healthz = warp::path!("healthz").map(|| Route::Healthz);
     let readyz = warp::path!("readyz").map(|| Route::Readyz);
@@ -289,7 +293,8 @@ fn routes(state: Arc<State>) -> impl Filter<Extract = (Response,), Error = Infal
     let written = events.or(dimensions).unify().boxed();
     let of_one = video_stats.or(channel_stats).unify().boxed();
     let asked = of_one.or(stats).unify().or(top).unify().or(stream).unify().or(diff).unify().boxed();
-    let operated = status.or(healthz).unify().or(readyz).unify().or(metrics).unify().or(openapi).unify().boxed();
+    let operated =
+        status.or(cells).unify().or(healthz).unify().or(readyz).unify().or(metrics).unify().or(openapi).unify().boxed();
     let shown = page.or(asset).unify().boxed();
     let route = written.or(asked).unify().or(operated).unify().or(shown).unify();
 
@@ -345,6 +350,7 @@ async fn answer(state: &Arc<State>, route: Route, request: Request) -> Result<Re
         Route::Top => top::top(state, &query).await,
         Route::Stream => stream::stream(state, &headers, &query).await,
         Route::Diff => diff::diff(state, &query).await,
+        Route::Cells => cells::cells(state, &query).await,
         Route::Status => Ok(status::status(state)),
         Route::Healthz => Ok(status::healthz()),
         Route::Readyz => status::readyz(state),

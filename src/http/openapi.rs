@@ -13,7 +13,9 @@ use utoipa::{
     },
 };
 
-use super::{Response, State, diff, dimensions, events, json, metrics, page, problem, stats, status, stream, top};
+use super::{
+    Response, State, cells, diff, dimensions, events, json, metrics, page, problem, stats, status, stream, top,
+};
 
 /// The name of the security scheme.
 const BEARER: &str = "bearer";
@@ -34,6 +36,7 @@ const BEARER: &str = "bearer";
         top::top,
         stream::stream,
         diff::diff,
+        cells::cells,
         status::status,
         status::healthz,
         status::readyz,
@@ -174,6 +177,7 @@ mod tests {
             Route::Top,
             Route::Stream,
             Route::Diff,
+            Route::Cells,
             Route::Status,
             Route::Healthz,
             Route::Readyz,
@@ -194,6 +198,7 @@ mod tests {
             Route::Top => "/v1/top",
             Route::Stream => "/v1/stream",
             Route::Diff => "/v1/diff",
+            Route::Cells => "/v1/cells",
             Route::Status => "/v1/status",
             Route::Healthz => "/healthz",
             Route::Readyz => "/readyz",

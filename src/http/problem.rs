@@ -105,7 +105,7 @@ impl Problem {
     pub fn cold(error: &ColdError, oldest: u64) -> Self {
         match error {
             ColdError::Elsewhere => {
-                let detail = format!("windows before {oldest} have left memory: the first process has them");
+                let detail = format!("windows before {oldest} are not held where this process can read them");
                 Self::new(StatusCode::GONE, "range-gone", "The range is not held here", detail)
                     .with("oldest_start", oldest)
             }

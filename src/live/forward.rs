@@ -1,10 +1,12 @@
 //! What a process does not have itself, the embedded log or the names: what it is given is passed on to the first process.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
+use connectors::cells;
 use dataflows::{
     announce::PartitionState,
-    port::{PartitionId, PartitionReader, SourceError},
+    port::{BoxError, CountRow, PartitionId, PartitionReader, SourceError},
+    time::EventTime,
 };
 use serde::Deserialize;
 
@@ -16,13 +18,16 @@ use crate::{
     config::HttpSettings,
     engine::SendReader,
     exit::Failure,
-    http::Token,
-    service::{BoxFuture, Entry, Ingest, IngestError},
+    http::{Token, percent},
+    service::{BoxFuture, Cold, Entry, Ingest, IngestError},
     token,
 };
 
 /// How long the first process has to make events durable.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Windows of one answer that are read from the first process, bytes: more than a hundred years of one series.
+const CELLS_BYTES_MAX: u64 = 16 << 30;
 
 /// The way to the first process.
 #[derive(Clone)]
@@ -78,6 +83,38 @@ impl Forward {
         let receipt: Receipt = answer.body_mut().read_json().map_err(|error| failed(&error))?;
         let token = Token::parse(&receipt.token).map_err(|_| failed(&"its token makes no sense"))?;
         Ok(token.0)
+    }
+}
+
+/// The store of the first process, read over HTTP.
+pub struct ColdOfFirst {
+    agent: ureq::Agent,
+    url: String,
+    authorization: Option<String>,
+}
+
+impl ColdOfFirst {
+    /// Of the first process of this one's cluster.
+    pub fn new(http: &HttpSettings, place: &Place) -> Result<Self, Failure> {
+        let Forward { agent, url, authorization, .. } = Forward::to_first(http, place, "/v1/cells")?;
+        Ok(Self { agent, url, authorization })
+    }
+}
+
+impl Cold for ColdOfFirst {
+    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError> {
+        let (video, kind, Range { start, end }) = (percent::encode(video_id), percent::encode(event_type), starts);
+        let mut request =
+            self.agent.get(format!("{}?video_id={video}&event_type={kind}&start={start}&end={end}", self.url));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let mut answer = request.call()?;
+        if answer.status() != 200 {
+            return Err(format!("the first process answered {}", answer.status()).into());
+        }
+        let bytes = answer.body_mut().with_config().limit(CELLS_BYTES_MAX).read_to_vec()?;
+        cells::decode(video_id, event_type, &bytes).ok_or_else(|| "the first process is of another build".into())
     }
 }
 

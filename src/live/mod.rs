@@ -165,7 +165,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         retain_ms: settings.index.as_of_ms + plan.rules.alignment_ms,
         functions: settings.functions.clone(),
         rolls_up,
-        cooling: cooling(settings, place),
+        cooling: cooling(settings),
         unwritten_max: unwritten_max(settings, place),
         plan: Arc::new(plan),
         input: Arc::clone(&input),
@@ -215,10 +215,9 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     Ok(())
 }
 
-/// When windows leave memory: only where every process can read them back, with all that is kept of them.
-fn cooling(settings: &Settings, place: &Place) -> Option<Cooling> {
-    let is_read_back = settings.sink == SinkKind::Store && place.processes() == 1;
-    is_read_back.then_some(Cooling { hot_ms: settings.index.hot_ms })
+/// When windows leave memory: only for the store, which every process can read back, with all that is kept of them.
+fn cooling(settings: &Settings) -> Option<Cooling> {
+    (settings.sink == SinkKind::Store).then_some(Cooling { hot_ms: settings.index.hot_ms })
 }
 
 /// Changed windows that each worker may hold back for the sink.

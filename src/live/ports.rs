@@ -8,7 +8,12 @@ use dataflows::{
     time::EventTime,
 };
 
-use super::{cluster::Place, embedded::EmbeddedLog, forward::Forward, input::Input};
+use super::{
+    cluster::Place,
+    embedded::EmbeddedLog,
+    forward::{ColdOfFirst, Forward},
+    input::Input,
+};
 use crate::{
     commands::replay::store_failure,
     config::{CheckpointPlace, Settings, SinkKind, SourceKind},
@@ -67,7 +72,8 @@ pub fn rows(settings: &Settings, place: &Place) -> Result<Rows, Failure> {
             let store = Store::open(settings.data_dir.join("store")).map_err(store_failure)?;
             Rows { sink: Some(Box::new(store.clone())), cold: Some(Arc::new(store)) }
         }
-        SinkKind::Store | SinkKind::None => Rows::default(),
+        SinkKind::Store => Rows { sink: None, cold: Some(Arc::new(ColdOfFirst::new(&settings.http, place)?)) },
+        SinkKind::None => Rows::default(),
         #[cfg(feature = "cassandra")]
         SinkKind::Cassandra => Rows { sink: Some(Box::new(super::cassandra::open(settings, place)?)), cold: None },
         #[cfg(not(feature = "cassandra"))]

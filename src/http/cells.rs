@@ -1,0 +1,40 @@
+//! `GET /v1/cells`: windows that have left memory, for the other processes of the job, which do not have the store.
+
+use warp::http::{HeaderValue, header};
+
+use super::{
+    Response, State,
+    openapi::MayRefuseQuestions,
+    params::{self, Fields, Subject, Wanted},
+    problem::Problem,
+};
+
+/// Answers with the windows of a range as the store has them.
+#[utoipa::path(
+    get,
+    path = "/v1/cells",
+    tag = "operation",
+    description = "For the other processes of the job: windows that have left memory, in a format of one build.\n\n\
+        `curl -sS 'http://127.0.0.1:7070/v1/cells?video_id=v1&start=0&end=60000' | wc -c`",
+    params(
+        ("video_id" = String, Query, min_length = 1, max_length = 128),
+        ("event_type" = Option<String>, Query, pattern = "^[a-z][a-z0-9_.-]{0,63}$", description = "`view` where it is left out"),
+        ("start" = Option<String>, Query, description = "The first moment wanted, RFC 3339 or epoch ms"),
+        ("end" = Option<String>, Query, description = "The first moment not wanted any more")
+    ),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), MayRefuseQuestions)
+)]
+pub async fn cells(state: &State, query: &str) -> Result<Response, Problem> {
+    let mut given = params::given(query, &["video_id", "event_type", "start", "end"])?;
+    let Wanted { subject, event_type, start, end, .. } = Wanted::check(Fields::take(&mut given))?;
+    let (Subject::Video(video_id) | Subject::Channel(video_id)) = subject;
+    let (first, until) = params::minutes(start, end);
+    let rows = state.queries.cold(video_id, event_type, first.start()..until.start()).await;
+    let rows = rows.map_err(|error| Problem::cold(&error, until.start()))?;
+    let mut response = Response::new(connectors::cells::encode(&rows).into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    Ok(response)
+}
