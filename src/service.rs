@@ -14,6 +14,7 @@ use dataflows::{
     dimensions::Change,
     port::{BoxError, CountRow, Labels, PartitionId, VideoLabel},
     query::{Answer, Question},
+    rollup::Width,
     time::EventTime,
     top::{TopAnswer, TopQuestion},
 };
@@ -34,8 +35,9 @@ pub trait Queries: Send + Sync + 'static {
     /// Answers one question at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn ask(&self, question: Question) -> BoxFuture<Option<Answer>>;
 
-    /// Reads windows that have left memory.
-    fn cold(&self, video_id: String, event_type: String, starts: Range<EventTime>) -> BoxFuture<ColdRows>;
+    /// Reads windows that have left memory: minutes, or windows of the width where that saves some.
+    fn cold(&self, video_id: String, event_type: String, starts: Range<EventTime>, width: Width)
+    -> BoxFuture<ColdRows>;
 
     /// Makes a top list at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>>;
@@ -61,10 +63,17 @@ pub enum ColdError {
     Failed(#[source] BoxError),
 }
 
-/// Where windows go that leave memory.
+/// What has left memory.
 pub trait Cold: Send + Sync + 'static {
-    /// The windows of a video and event type that start within a range, ascending. Blocks.
-    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError>;
+    /// The windows of a video and event type that start within a range, ascending: minutes, or windows of the width where that
+    /// saves some. Blocks.
+    fn read(
+        &self,
+        video_id: &str,
+        event_type: &str,
+        starts: Range<EventTime>,
+        width: Width,
+    ) -> Result<Vec<CountRow>, BoxError>;
 }
 
 /// One event on its way into the log: already judged well-formed.

@@ -1,4 +1,4 @@
-//! Windows on their way between processes of one job: start, count and functions of each. No stored format: both ends are of one
+//! Windows on their way between processes of one job: width, start, count and functions of each. No stored format: both ends are of one
 //! build, and say so by the first word.
 
 use dataflows::{
@@ -8,7 +8,9 @@ use dataflows::{
     rollup::Width,
 };
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+const WIDTHS: [Width; 3] = [Width::Minute, Width::Hour, Width::Day];
 
 /// Puts windows of one video and event type together.
 pub fn encode(rows: &[CountRow]) -> Vec<u8> {
@@ -16,7 +18,7 @@ pub fn encode(rows: &[CountRow]) -> Vec<u8> {
     fields.word(FORMAT).long(rows.len() as u64);
     for row in rows {
         fields.long(row.window_start).long(row.count).long(row.as_of);
-        fields.word(u32::from(row.is_final)).word(u32::from(row.stats.is_some()));
+        fields.word(row.width as u32).word(u32::from(row.is_final)).word(u32::from(row.stats.is_some()));
         if let Some(stats) = &row.stats {
             stats.encode(&mut fields);
         }
@@ -33,10 +35,11 @@ pub fn decode(video_id: &str, event_type: &str, bytes: &[u8]) -> Option<Vec<Coun
     let count = fields.long()?;
     let rows = (0..count).map(|_| {
         let (window_start, count, as_of) = (fields.long()?, fields.long()?, fields.long()?);
+        let width = *WIDTHS.get(fields.word()? as usize)?;
         let (is_final, has_stats) = (fields.word()? != 0, fields.word()? != 0);
         let stats = if has_stats { Some(Stats::decode(&mut fields)?) } else { None };
         let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
-        Some(CountRow { width: Width::Minute, video_id, event_type, window_start, count, stats, is_final, as_of })
+        Some(CountRow { width, video_id, event_type, window_start, count, stats, is_final, as_of })
     });
     let rows = rows.collect::<Option<Vec<_>>>()?;
     fields.is_done().then_some(rows)
@@ -54,7 +57,7 @@ mod tests {
         let mut stats = Stats::default();
         stats.add(Detail { kept: Kept::ALL, value: Some(1.5), user: Some(7) });
         let row = |window_start, stats: Option<&Stats>| CountRow {
-            width: Width::Minute,
+            width: WIDTHS[window_start as usize / 60_000],
             video_id: "v".into(),
             event_type: "view".into(),
             window_start,

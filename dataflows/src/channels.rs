@@ -4,7 +4,6 @@
 //! out: of a top list, all channels travel.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, VecDeque},
     rc::Rc,
 };
@@ -34,7 +33,7 @@ use crate::{
     functions::{Kept, stats::Stats},
     index::{Book, Indexed, Measures},
     query::{Answer, Cell, Question},
-    series::SeriesTable,
+    series::SeriesNames,
     time::{EventTime, Minute},
     top::{Best, Order, TopAnswer},
 };
@@ -103,7 +102,7 @@ pub fn channels<'scope>(
     counts: Indexed<'scope, Measures>,
     functions: Option<Indexed<'scope, Stats>>,
     hub: &Hub,
-    series: Rc<RefCell<SeriesTable>>,
+    series: SeriesNames,
     retain_ms: u64,
     at: ChannelDesk,
 ) {

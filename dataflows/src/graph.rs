@@ -1,6 +1,6 @@
 //! The whole job on one screen: which operators there are, in order, named.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc};
 
 use timely::worker::Worker;
 
@@ -12,12 +12,12 @@ use crate::{
     control::{self, Ear, Facts, Hub, Mailbox},
     dimensions::{self, Dimensions},
     identity::IdKey,
-    index::{self, Questions, Reply},
+    index::{self, IndexDesk, Questions, Reply},
     lane::{Ended, Format, Lane, LaneStart},
     port::{Decode, PartitionId, PartitionReader, SourceError, Timer},
     rules::Rules,
     ruling::Rulings,
-    series::SeriesTable,
+    series::SeriesNames,
     source::{self, Join, Reading},
     tally::{self, Cooling, Keeps, TakeAll, TakeCut, Tallied, Tally, TallyJob},
     time::EventTime,
@@ -97,10 +97,8 @@ pub struct Job<D> {
 pub struct Serve {
     /// How far back an answer may reach, ms of stream time.
     pub retain_ms: u64,
-    /// Where questions are asked on this worker.
-    pub desk: Option<Questions>,
-    /// Where their answers go.
-    pub reply: Reply,
+    /// Where questions about videos are answered.
+    pub index: IndexDesk,
     /// Where top lists are asked for on this worker.
     pub top_desk: Option<Questions<TopQuestion>>,
     /// Where they go.
@@ -130,10 +128,10 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
     let coordinator = Coordinator::new(peers, job.processes, start.number, start.frontier);
     control::control(worker, &hub, job.mailbox, (index == 0).then_some(coordinator), job.ear);
 
-    let series = Rc::new(RefCell::new(SeriesTable::default()));
+    let series = job.serve.as_ref().map_or_else(SeriesNames::default, |serve| serve.index.snapshots.series.clone());
     // What a replay counts is taken whole, at its end.
     let is_cut = job.take_all.is_none();
-    let mut state = Tally::new(Rc::clone(&series), Keeps { changes: is_cut, rollups: is_cut && job.rolls_up });
+    let mut state = Tally::new(series.clone(), Keeps { changes: is_cut, rollups: is_cut && job.rolls_up });
     state.restore(start, watermark, index, peers);
     // Also where none are kept any more: a checkpoint's are there.
     let has_functions = job.format.functions.any() || start.state.groups.iter().any(|group| !group.stats.is_empty());
@@ -171,12 +169,11 @@ pub fn build<D: Decode>(worker: &mut Worker, job: Job<D>) {
         if let Some(serve) = job.serve {
             let counts = index::index(counts, "Index");
             let functions = has_functions.then(|| index::index(functions, "IndexFunctions"));
-            let top_series = Rc::clone(&series);
-            top::top(counts.clone(), &hub, top_series, serve.retain_ms, serve.top_desk, serve.top_reply);
+            top::top(counts.clone(), &hub, series.clone(), serve.retain_ms, serve.top_desk, serve.top_reply);
             let (retain_ms, members) = (serve.retain_ms, dimensions::members(scope, &hub, serve.dimensions));
-            let of_channels = (counts.clone(), functions.clone(), Rc::clone(&series));
+            let of_channels = (counts.clone(), functions.clone(), series);
             channels::channels(members, of_channels.0, of_channels.1, &hub, of_channels.2, retain_ms, serve.channels);
-            index::answers(counts, functions, &hub, series, serve.retain_ms, serve.desk, serve.reply);
+            index::answers(counts, functions, &hub, serve.retain_ms, serve.index);
         }
     });
 }

@@ -1,18 +1,13 @@
-//! The index: arrangements of counts and of functions by series and minute, and point-in-time answers from their traces.
+//! The index: arrangements of counts and of functions by series and minute, and point-in-time answers from their traces ([`crate::snapshot`]).
 //!
 //! A count is a multiplicity: the increments of a cell sum up, and an answer at `as_of` is the sum of those at times
 //! before it. Functions are differences as well, in an arrangement of their own: where none are kept there is
 //! none. History older than the retained span is merged; asking for it is refused, never answered with later data.
 
-use std::{cell::RefCell, rc::Rc};
-
 use differential_dataflow::{
     difference::{IsZero, Semigroup},
     operators::arrange::{Arranged, TraceAgent, arrangement::arrange_core},
-    trace::{
-        Cursor, Navigable, TraceReader,
-        implementations::{ValBatcher, ValSpine},
-    },
+    trace::{TraceReader, implementations::ValBatcher},
 };
 use serde::{Deserialize, Serialize};
 use timely::{
@@ -30,10 +25,12 @@ use crate::{
     control::Hub,
     desk::{Asked, ask},
     dimensions::MemberSpine,
-    functions::{Kept, stats::Stats},
+    functions::stats::Stats,
     identity::KeyGroup,
-    query::{Answer, Cell, Question},
-    series::{SeriesNo, SeriesTable},
+    query::{Answer, Question},
+    series::{SeriesNames, SeriesNo},
+    shared::SharedSpine,
+    snapshot::{Batch, Snapshot, Snapshots},
     time::{EventTime, Minute},
 };
 
@@ -76,7 +73,7 @@ pub type Increment = ((SeriesNo, Minute), EventTime, Measures);
 /// One update of the functions' index.
 pub type StatsIncrement = ((SeriesNo, Minute), EventTime, Stats);
 
-pub(crate) type Spine<R> = ValSpine<SeriesNo, Minute, EventTime, R>;
+pub(crate) type Spine<R> = SharedSpine<SeriesNo, Minute, EventTime, R>;
 
 /// An arrangement by series and minute.
 pub type Indexed<'scope, R> = Arranged<'scope, TraceAgent<Spine<R>>>;
@@ -97,7 +94,20 @@ pub fn index<'scope, R: Semigroup + Ord + 'static>(
     )
 }
 
-/// Answers questions from the trace: the desk's worker asks, the owner of the video answers, the answer goes back.
+/// Where questions about single videos are answered.
+pub struct IndexDesk {
+    /// What threads outside read of this worker's index.
+    pub snapshots: Snapshots,
+    /// Told, on the worker's thread, of each new one. Must not block.
+    pub published: Box<dyn FnMut()>,
+    /// Where is asked what workers of other processes own.
+    pub desk: Option<Questions>,
+    /// Where their answers go.
+    pub reply: Reply,
+}
+
+/// Puts up snapshots of the index, and answers questions from elsewhere: the desk's worker asks, the owner of the video answers, the answer
+/// goes back.
 ///
 /// * exchange: a question by its video's key group, an answer to the worker that asked
 /// * state: the questions whose `as_of` the index has not reached; a hold on `retain_ms` of history
@@ -105,13 +115,12 @@ pub fn answers<'scope>(
     counts: Indexed<'scope, Measures>,
     functions: Option<Indexed<'scope, Stats>>,
     hub: &Hub,
-    series: Rc<RefCell<SeriesTable>>,
     retain_ms: u64,
-    desk: Option<Questions>,
-    mut reply: Reply,
+    desk: IndexDesk,
 ) {
     let scope = counts.stream.scope();
     let peers = scope.peers();
+    let IndexDesk { snapshots, mut published, desk, mut reply } = desk;
     let asked = ask(scope, "Ask", hub, desk);
     let mut stream = counts.stream.map(drop);
     if let Some(functions) = &functions {
@@ -119,7 +128,7 @@ pub fn answers<'scope>(
     }
     let resumed = hub.with(|shared| shared.applied);
     let functions = functions.map(|functions| functions.trace);
-    let mut book = Book::new(counts.trace, series, retain_ms, resumed).with_functions(functions);
+    let mut book = Book::new(counts.trace, snapshots.series.clone(), retain_ms, resumed).with_functions(functions);
     let mut parked: Vec<Asked> = Vec::new();
     let by_group = Exchange::new(move |asked: &Asked| KeyGroup::of(&asked.question.video_id).owner(peers) as u64);
     let answered = asked.binary_frontier::<_, CapacityContainerBuilder<Vec<(usize, u64, Answer)>>, _, _, _, _>(
@@ -133,14 +142,14 @@ pub fn answers<'scope>(
                 questions.for_each(|_, asked| parked.append(asked));
                 batches.for_each(|_, _| {});
                 let reached = book.advance();
+                snapshots.publish(book.snapshot(reached));
+                published();
                 if let Some(capability) = &capability {
                     let mut session = output.session(capability);
                     parked.retain(|asked| {
-                        let ready = reached.is_none_or(|upper| asked.question.as_of <= upper);
-                        if ready {
-                            session.give((asked.from, asked.ticket, book.answer(&asked.question)));
-                        }
-                        !ready
+                        let Some(answer) = snapshots.answer(&asked.question) else { return true };
+                        session.give((asked.from, asked.ticket, answer));
+                        false
                     });
                 }
                 if open.is_empty() {
@@ -164,7 +173,7 @@ pub(crate) struct Book {
     pub(crate) counts: TraceAgent<Spine<Measures>>,
     functions: Option<TraceAgent<Spine<Stats>>>,
     members: Option<TraceAgent<MemberSpine>>,
-    pub(crate) series: Rc<RefCell<SeriesTable>>,
+    pub(crate) series: SeriesNames,
     retain_ms: u64,
     /// The oldest frontier that can be answered.
     pub(crate) oldest: EventTime,
@@ -174,7 +183,7 @@ impl Book {
     /// A reader of its own, which keeps history as long as `retain_ms` says, and none from before `resumed`.
     pub(crate) fn new(
         counts: TraceAgent<Spine<Measures>>,
-        series: Rc<RefCell<SeriesTable>>,
+        series: SeriesNames,
         retain_ms: u64,
         resumed: EventTime,
     ) -> Self {
@@ -216,20 +225,23 @@ impl Book {
         self.members.as_ref().map_or_else(Vec::new, channels::runs)
     }
 
-    /// The cells of one question, true at its `as_of`, which the index has reached.
-    pub(crate) fn answer(&mut self, question: &Question) -> Answer {
-        if question.as_of < self.oldest {
-            return Answer::Gone { oldest: self.oldest };
-        }
-        let series = self.series.borrow().find(&question.video_id, &question.event_type);
-        let cells = series.map_or_else(Vec::new, |series| cells(read(&mut self.counts, series, question)));
-        if !question.functions.any() {
-            return Answer::Cells(cells);
-        }
-        let found = series.zip(self.functions.as_mut());
-        let stats = found.map_or_else(Vec::new, |(series, trace)| read(trace, series, question));
-        Answer::Functions(beside(cells, stats, question.functions))
+    /// What threads outside the workers may read.
+    pub(crate) fn snapshot(&self, reached: Option<EventTime>) -> Snapshot {
+        let functions = self.functions.as_ref().map(batches);
+        Snapshot { counts: batches(&self.counts), functions, oldest: self.oldest, reached }
     }
+
+    /// The cells of one question, true at its `as_of`, which the index has reached.
+    pub(crate) fn answer(&self, question: &Question) -> Answer {
+        self.snapshot(None).answer(&self.series, question)
+    }
+}
+
+/// All batches of a trace that hold anything.
+fn batches<R: Semigroup + Ord + 'static>(trace: &TraceAgent<Spine<R>>) -> Vec<Batch<R>> {
+    let mut batches = Vec::new();
+    trace.map_spans(|span| batches.extend(span.inner.clone()));
+    batches
 }
 
 fn upper<T: TraceReader<Time = EventTime>>(trace: &mut T) -> Antichain<EventTime> {
@@ -243,67 +255,4 @@ pub(crate) fn compact(trace: &mut impl TraceReader<Time = EventTime>, upper: &An
     let since = Antichain::from_elem(oldest.saturating_sub(1));
     trace.set_logical_compaction(since.borrow());
     trace.set_physical_compaction(upper.borrow());
-}
-
-/// What a trace holds of a question's windows at its `as_of`, ascending.
-///
-/// One cursor per batch, never a merged one: `CursorList::seek_val` also seeks those that stand on other keys
-/// (differential-dataflow issue 513).
-fn read<R: Semigroup + Ord + 'static>(
-    trace: &mut TraceAgent<Spine<R>>,
-    series: SeriesNo,
-    question: &Question,
-) -> Vec<(Minute, R)> {
-    let mut found: Vec<(Minute, R)> = Vec::new();
-    trace.map_spans(|span| {
-        let Some(batch) = &span.inner else { return };
-        let mut cursor = batch.cursor();
-        cursor.seek_key(batch, &series);
-        if cursor.get_key(batch) != Some(&series) {
-            return;
-        }
-        cursor.seek_val(batch, &question.first);
-        while let Some(minute) = cursor.get_val(batch).copied().filter(|minute| *minute < question.end) {
-            let mut of_batch: Option<R> = None;
-            cursor.map_times(batch, |time, difference| {
-                if *time < question.as_of {
-                    match &mut of_batch {
-                        Some(sum) => sum.plus_equals(difference),
-                        None => of_batch = Some(difference.clone()),
-                    }
-                }
-            });
-            found.extend(of_batch.map(|sum| (minute, sum)));
-            cursor.step_val(batch);
-        }
-    });
-    // By window alone: the order of a merge does not matter.
-    found.sort_by_key(|(minute, _)| *minute);
-    found.dedup_by(|(next, difference), (minute, sum)| {
-        let is_same = next == minute;
-        if is_same {
-            sum.plus_equals(difference);
-        }
-        is_same
-    });
-    found.retain(|(_, sum)| !sum.is_zero());
-    found
-}
-
-fn cells(found: Vec<(Minute, Measures)>) -> Vec<Cell> {
-    let cell = |(minute, Measures { count })| Cell {
-        minute,
-        count: u64::try_from(count).expect("more is never taken out than was counted"),
-    };
-    found.into_iter().map(cell).collect()
-}
-
-/// Each cell with its functions; none where there are none.
-fn beside(cells: Vec<Cell>, stats: Vec<(Minute, Stats)>, wanted: Kept) -> Vec<(Cell, Stats)> {
-    let mut stats = stats.into_iter().peekable();
-    let with = |cell: Cell| {
-        let found = stats.next_if(|(minute, _)| *minute == cell.minute);
-        (cell, found.map_or_else(Stats::default, |(_, stats)| stats.only(wanted)))
-    };
-    cells.into_iter().map(with).collect()
 }

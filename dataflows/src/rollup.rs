@@ -28,6 +28,18 @@ impl Width {
     /// Those that are merged of minutes.
     pub const ROLLED: [Self; 2] = [Self::Hour, Self::Day];
 
+    const NAMES: [(Self, &str); 3] = [(Self::Minute, "minute"), (Self::Hour, "hour"), (Self::Day, "day")];
+
+    /// What it is called.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(_, of)| *of == name).map(|(width, _)| width)
+    }
+
     /// In milliseconds.
     pub fn ms(self) -> u64 {
         MINUTE_MS
@@ -123,6 +135,15 @@ impl<K: Hash + Eq + Clone> Rollups<K> {
             .flat_map(|((width, start), window)| window.iter().map(|(series, rolled)| (series, *width, *start, rolled)))
     }
 
+    /// Lets the windows go that end before or at `first`, which have been told as final.
+    pub fn leave(&mut self, first: EventTime) {
+        self.windows.retain(|(width, start), _| {
+            let leaves = width.end(*start) <= first;
+            assert!(!leaves || width.end(*start) <= self.final_until, "what may change stays");
+            !leaves
+        });
+    }
+
     /// Goes on from a checkpoint whose watermark this was.
     pub fn resume(&mut self, watermark: EventTime) {
         self.final_until = watermark;
@@ -180,6 +201,13 @@ mod tests {
         assert!(finish(2 * HOUR - 1).is_empty());
         assert_eq!(finish(24 * HOUR), [60, 60], "its hour and the day");
         assert!(finish(24 * HOUR).is_empty());
+        rollups.leave(24 * HOUR);
+        assert_eq!(
+            rollups.all().map(|(_, _, start, _)| start).collect::<Vec<_>>(),
+            [24 * HOUR; 2],
+            "an hour and a day"
+        );
+        let mut finish = |watermark| rollups.finish(watermark).iter().map(|(_, last)| last.0).collect::<Vec<_>>();
         assert_eq!(finish(EventTime::MAX), [1_441, 1_441]);
         rollups.resume(HOUR);
         assert_eq!(rollups.finish(2 * HOUR).len(), 1, "what a checkpoint has is not told again");

@@ -1,5 +1,7 @@
 //! Names once: each (video, event type) gets a dense number where it is first seen.
 
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{identity::KeyGroup, prefetch::prefetch};
@@ -220,6 +222,22 @@ impl SeriesTable {
     pub fn clear(&mut self) {
         self.slots.clear();
         self.names.clear();
+    }
+}
+
+/// The series of one worker, which threads outside may look up. Only the worker adds to it.
+#[derive(Clone, Default)]
+pub struct SeriesNames(Arc<RwLock<SeriesTable>>);
+
+impl SeriesNames {
+    /// To look names up.
+    pub fn read(&self) -> RwLockReadGuard<'_, SeriesTable> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To add names.
+    pub fn write(&self) -> RwLockWriteGuard<'_, SeriesTable> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

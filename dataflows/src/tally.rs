@@ -10,7 +10,6 @@
 //! counts and cuts are one operator and not three, because they are one state with one frontier.
 
 use std::{
-    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
 };
@@ -41,12 +40,12 @@ use crate::{
     identity::KeyGroup,
     index::{Increment, Measures, StatsIncrement},
     letter::DeadLetter,
-    parcel::Parcel,
+    parcel::{Naming, Parcel},
     port::{CountRow, PartitionId, Timer},
     rollup::{Rollups, Width},
     rules::Rules,
     ruling::{Ruled, Ruling},
-    series::{Interned, SeriesNo, SeriesTable},
+    series::{Interned, SeriesNames, SeriesNo, SeriesTable},
     summaries::Summaries,
     table::CountTable,
     time::{END_OF_TIME, EVENT_TIME_MAX, EventTime, Minute},
@@ -90,7 +89,7 @@ pub type TakeAll = Box<dyn FnOnce(CountTable<'_>, EventTime)>;
 
 /// A worker's state.
 pub struct Tally {
-    series: Rc<RefCell<SeriesTable>>,
+    series: SeriesNames,
     numbers: BTreeMap<PartitionId, Numbers>,
     remembered: Remembered,
     counts: Counts,
@@ -106,12 +105,15 @@ pub struct Tally {
 pub struct Cooling {
     /// How far behind the frontier a window stays, ms.
     pub hot_ms: u64,
+    /// What leaves as a whole.
+    pub step: Width,
 }
 
 impl Cooling {
     /// The first window that stays, once the rows of this checkpoint are acknowledged: those before are final, and in the sink.
     fn hot_from(self, settled: Cut) -> Minute {
-        Minute::of(settled.watermark.min(settled.frontier.saturating_sub(self.hot_ms)).min(EVENT_TIME_MAX))
+        let cold = settled.watermark.min(settled.frontier.saturating_sub(self.hot_ms)).min(EVENT_TIME_MAX);
+        Minute::of(self.step.start(Minute::of(cold)))
     }
 }
 
@@ -131,9 +133,22 @@ struct Numbers {
     series: Vec<Option<(SeriesNo, KeyGroup)>>,
 }
 
+impl Numbers {
+    fn name(&mut self, names: &[Naming], table: &mut SeriesTable) {
+        for naming in names {
+            let at = naming.number.0 as usize;
+            if self.series.len() <= at {
+                self.series.resize(at + 1, None);
+            }
+            let Interned { number, group, .. } = table.intern(&naming.video_id, &naming.event_type);
+            self.series[at] = Some((number, group));
+        }
+    }
+}
+
 impl Tally {
     /// An empty state that names its series in `series`.
-    pub fn new(series: Rc<RefCell<SeriesTable>>, keeps: Keeps) -> Self {
+    pub fn new(series: SeriesNames, keeps: Keeps) -> Self {
         Self {
             series,
             numbers: BTreeMap::new(),
@@ -156,7 +171,7 @@ impl Tally {
         if let Some(rollups) = &mut self.rollups {
             rollups.resume(watermark);
         }
-        let mut table = self.series.borrow_mut();
+        let mut table = self.series.write();
         for (number, stored) in start.state.groups.iter().enumerate() {
             let group = part::group(number);
             if group.owner(peers) != worker {
@@ -183,14 +198,8 @@ impl Tally {
         if numbers.incarnation != parcel.incarnation {
             *numbers = Numbers { incarnation: parcel.incarnation, series: Vec::new() };
         }
-        let mut table = self.series.borrow_mut();
-        for naming in &parcel.names {
-            let at = naming.number.0 as usize;
-            if numbers.series.len() <= at {
-                numbers.series.resize(at + 1, None);
-            }
-            let Interned { number, group, .. } = table.intern(&naming.video_id, &naming.event_type);
-            numbers.series[at] = Some((number, group));
+        if !parcel.names.is_empty() {
+            numbers.name(&parcel.names, &mut self.series.write());
         }
         let mut late = parcel.late.into_iter();
         let mut to_rule = parcel.to_rule.iter().peekable();
@@ -246,7 +255,7 @@ impl Tally {
         for (number, group) in part.groups.iter_mut().enumerate() {
             group.ids = self.remembered.take_changes(part::group(number));
         }
-        let table = self.series.borrow();
+        let table = self.series.read();
         let mut places: HashMap<SeriesNo, SeriesNo, foldhash::fast::FixedState> = HashMap::default();
         let cells = self.counts.take_changed(writes);
         let rolled = self.rollups.as_ref().filter(|_| writes);
@@ -547,8 +556,11 @@ impl TallyWorker {
     /// Takes the windows before `first` out of the state and, from the frontier on, out of the index: an answer at an older one
     /// still has them.
     fn let_leave(&mut self, first: Minute, frontier: EventTime, outputs: &mut Outputs<'_>) {
-        let Tally { counts, summaries, .. } = &mut self.tally;
+        let Tally { counts, summaries, rollups, .. } = &mut self.tally;
         let (counts, summaries) = (counts.leave(first), summaries.leave(first));
+        if let Some(rollups) = rollups {
+            rollups.leave(first.start());
+        }
         if let Some([for_counts, for_functions, _]) = self.capabilities.as_ref().filter(|_| self.job.feeds_index) {
             let increment = |(series, minute, stats)| ((series, minute), frontier, stats);
             outputs.functions.session(&for_functions.delayed(&frontier)).give_iterator(summaries.map(increment));
@@ -560,7 +572,7 @@ impl TallyWorker {
     /// The input has ended, and all of it is applied.
     fn finish(&mut self) {
         if let Some(take_all) = self.job.take_all.take() {
-            let names = self.tally.series.borrow();
+            let names = self.tally.series.read();
             take_all(
                 CountTable::sorted(&names, &self.tally.counts, &self.tally.summaries),
                 self.last_time + self.job.rules.tick_ms,

@@ -9,16 +9,14 @@
 //! usual spans it goes through running totals instead (`totals.rs`).
 
 use std::{
-    cell::RefCell,
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
     ops::Range,
-    rc::Rc,
 };
 
 use differential_dataflow::{
     operators::arrange::Arranged,
-    trace::{BatchCursor, Cursor, Navigable, TraceReader},
+    trace::{Cursor, Navigable, TraceReader},
 };
 use serde::{Deserialize, Serialize};
 use timely::{
@@ -32,8 +30,9 @@ use timely::{
 use crate::{
     control::Hub,
     desk::{Asked, Questions, Reply, ask},
-    index::{Book, Indexed, Measures, Spine},
-    series::{SeriesNo, SeriesTable},
+    index::{Book, Indexed, Measures},
+    series::{SeriesNames, SeriesNo, SeriesTable},
+    snapshot::{Batch, BatchCursor},
     time::{EventTime, Minute},
     totals::{Total, Totals},
 };
@@ -125,7 +124,7 @@ pub struct Ranked {
 pub fn top<'scope>(
     arranged: Indexed<'scope, Measures>,
     hub: &Hub,
-    series: Rc<RefCell<SeriesTable>>,
+    series: SeriesNames,
     retain_ms: u64,
     desk: Option<Questions<TopQuestion>>,
     mut reply: Reply<TopAnswer>,
@@ -158,7 +157,7 @@ pub fn top<'scope>(
                 let ready = parked.extract_if(.., |asked| is_ready(asked));
                 scans.extend(ready.map(|asked| Scan::new(asked, &book, &mut totals, &mut fuel)));
                 if let Some(capability) = &capability {
-                    let series = book.series.borrow();
+                    let series = book.series.read();
                     let mut session = output.session(capability);
                     while scans.front_mut().is_some_and(|scan| scan.go_on(&series, &mut fuel)) {
                         session.give_iterator(scans.pop_front().map(Scan::finish).into_iter());
@@ -294,13 +293,13 @@ struct Sums {
 
 /// One batch, and how far it has been read.
 struct Run {
-    batch: <Spine<Measures> as TraceReader>::Batch,
-    cursor: BatchCursor<Spine<Measures>>,
+    batch: Batch<Measures>,
+    cursor: BatchCursor<Measures>,
 }
 
 impl Run {
-    fn new(batch: &<Spine<Measures> as TraceReader>::Batch) -> Self {
-        Self { cursor: batch.cursor(), batch: Rc::clone(batch) }
+    fn new(batch: &Batch<Measures>) -> Self {
+        Self { cursor: batch.cursor(), batch: batch.clone() }
     }
 
     /// The series that it stands on.
@@ -468,9 +467,9 @@ mod tests {
     #[test]
     fn a_scan_is_true_at_its_frontier_however_long_it_takes_and_whatever_is_merged_meanwhile() {
         timely::execute_directly(|worker| {
-            let series = Rc::new(RefCell::new(SeriesTable::default()));
+            let series = SeriesNames::default();
             for n in 0..20 {
-                series.borrow_mut().intern(&format!("v{}", n * 7 % 10), TYPES[n / 10]);
+                series.write().intern(&format!("v{}", n * 7 % 10), TYPES[n / 10]);
             }
             let (mut input, probe) = (InputHandleVec::<EventTime, Increment>::new(), ProbeHandle::new());
             let trace = worker.dataflow(|scope| {
@@ -479,7 +478,7 @@ mod tests {
                 trace
             });
             let (mut totals, mut fuel) = (Totals::new(trace.clone()), FUEL);
-            let mut book = Book::new(trace, Rc::clone(&series), 10, 0);
+            let mut book = Book::new(trace, series.clone(), 10, 0);
             let mut sent: Vec<Increment> = Vec::new();
             let mut scans: Vec<(Scan, Vec<Ranked>)> = Vec::new();
             let mut finished = 0;
@@ -497,12 +496,12 @@ mod tests {
                 let (event_type, k) = (TYPES[time as usize / 2 % 2].to_owned(), time as usize % 7);
                 let (first, end) = (Minute(10 + time as u32 % 5), Minute(25));
                 let question = TopQuestion { event_type, first, end, order, k, as_of: time.saturating_sub(5).max(1) };
-                let expected = naive(&sent, &question, &series.borrow());
+                let expected = naive(&sent, &question, &series.read());
                 let asked = Asked { from: 0, ticket: time, question };
                 scans.push((Scan::new(asked, &book, &mut totals, &mut fuel), expected));
                 // Each has a cell's worth of fuel, and takes some twenty rounds.
                 for (mut scan, expected) in std::mem::take(&mut scans) {
-                    if scan.go_on(&series.borrow(), &mut 1) {
+                    if scan.go_on(&series.read(), &mut 1) {
                         finished += 1;
                         let TopAnswer::Top { top, .. } = scan.finish().1.answer else { panic!("it began in time") };
                         assert_eq!(top, expected);

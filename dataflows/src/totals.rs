@@ -7,12 +7,11 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
-    rc::Rc,
 };
 
 use differential_dataflow::{
     operators::arrange::TraceAgent,
-    trace::{BatchCursor, Cursor, Navigable, Span as Batches, TraceReader},
+    trace::{Cursor, Navigable, Span as Batches, TraceReader},
 };
 use hashbrown::HashMap;
 use timely::progress::Antichain;
@@ -20,6 +19,7 @@ use timely::progress::Antichain;
 use crate::{
     index::{Measures, Spine, compact},
     series::SeriesNo,
+    snapshot::{Batch, BatchCursor},
     time::{EventTime, MINUTE_MS, Minute},
 };
 
@@ -176,16 +176,16 @@ impl Totals {
 
 /// A batch, and how far it has been read.
 struct Unread {
-    batch: <Spine<Measures> as TraceReader>::Batch,
-    cursor: BatchCursor<Spine<Measures>>,
+    batch: Batch<Measures>,
+    cursor: BatchCursor<Measures>,
     /// Updates before it are of no interest.
     from: EventTime,
 }
 
 impl Unread {
-    fn new(span: &Batches<EventTime, <Spine<Measures> as TraceReader>::Batch>, from: EventTime) -> Option<Self> {
+    fn new(span: &Batches<EventTime, Batch<Measures>>, from: EventTime) -> Option<Self> {
         let batch = span.inner.as_ref()?;
-        Some(Self { cursor: batch.cursor(), batch: Rc::clone(batch), from })
+        Some(Self { cursor: batch.cursor(), batch: batch.clone(), from })
     }
 
     /// Reads on from series to series while there is fuel; `true` when it has been through all.

@@ -1,5 +1,6 @@
 //! Windows that leave memory: what is in the sink and what is in the index are together what the oracle counts, each window in one of
-//! the two, after any restart on any number of workers.
+//! the two, after any restart on any number of workers. Where hours are written, they leave as a whole, and are still what their
+//! minutes come to.
 
 mod harness;
 
@@ -8,6 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use dataflows::{
     functions::{Functions, Kept, stats::Stats},
     graph::Start,
+    rollup::Width,
     tally::Cooling,
     time::{EventTime, Minute},
 };
@@ -21,15 +23,19 @@ use proptest::prelude::*;
 /// Rows by video id, event type and window.
 type Rows = BTreeMap<(String, String, EventTime), (u64, Option<Stats>)>;
 
-fn setup(log: &Log, workers: usize, batch: usize, start: Arc<Start>) -> Setup {
+fn setup(log: &Log, step: Width, workers: usize, batch: usize, start: Arc<Start>) -> Setup {
     let functions = Functions::of_all(Kept::ALL);
-    let cooling = Some(Cooling { hot_ms: 125_000 });
-    Setup { functions, cooling, ..Setup::new(rules(), log, workers, batch, start) }
+    let cooling = Some(Cooling { hot_ms: 125_000, step });
+    Setup { functions, cooling, rolls_up: step != Width::Minute, ..Setup::new(rules(), log, workers, batch, start) }
 }
 
 /// Takes a checkpoint, and writes its rows.
-fn keep(live: &Live, sink: &mut Rows) -> Option<Start> {
+fn keep(live: &Live, sink: &mut Rows, hours: &mut Rows) -> Option<Start> {
     let (start, cuts) = live.checkpoint()?;
+    for row in cuts.iter().flat_map(|cut| &cut.rollups).filter(|row| row.width == Width::Hour) {
+        let window = (row.video_id.clone(), row.event_type.clone(), row.window_start);
+        hours.insert(window, (row.count, row.stats.clone()));
+    }
     for group in cuts.into_iter().flat_map(|cut| cut.part.groups) {
         let stats: BTreeMap<_, _> =
             group.stats.into_iter().map(|(series, minute, stats)| ((series, minute), stats)).collect();
@@ -57,16 +63,17 @@ proptest! {
         batch in 1..40_usize,
         incarnations in prop::collection::vec((1..=4_usize, 0..5_usize), 0..4),
         last in 1..=4_usize,
+        step in prop_oneof![Just(Width::Minute), Just(Width::Hour)],
     ) {
         let log = log(&drafts, partitions);
         let appended = Appended::none(&log);
-        let (mut start, mut sink) = (fresh(partitions), Rows::new());
-        let of = |workers, start| Setup { appended: appended.clone(), ..setup(&log, workers, batch, start) };
+        let (mut start, mut sink, mut hours) = (fresh(partitions), Rows::new(), Rows::new());
+        let of = |workers, start| Setup { appended: appended.clone(), ..setup(&log, step, workers, batch, start) };
         for (workers, checkpoints) in incarnations {
             let live = Live::start(of(workers, Arc::clone(&start)));
             for _ in 0..checkpoints {
                 append(&appended, &log, 10);
-                start = keep(&live, &mut sink).map_or(start, Arc::new);
+                start = keep(&live, &mut sink, &mut hours).map_or(start, Arc::new);
             }
             live.crash();
         }
@@ -75,8 +82,9 @@ proptest! {
         while appended.ends() != Appended::all(&log).ends() {
             append(&appended, &log, 40);
             live.settle_at(&appended.ends());
-            keep(&live, &mut sink);
+            keep(&live, &mut sink, &mut hours);
         }
+        while keep(&live, &mut sink, &mut hours).is_some() {}
         let at = live.latest().expect("something was announced");
         let hot = live.functions(at.frontier);
         let ledger: Vec<_> = at.partitions.iter().map(|at| at.ledger).collect();
@@ -89,6 +97,15 @@ proptest! {
         for (window, (count, stats)) in sink.into_iter().filter(|((.., start), _)| is_cold(*start)) {
             prop_assert_eq!(stats.map(|stats| stats.whole(count)), Some(Kept::ALL));
             whole.insert(window, count);
+        }
+        if step == Width::Hour {
+            prop_assert_eq!(at.hot_from, Minute::of(step.start(at.hot_from)));
+            let mut naive: BTreeMap<_, u64> = BTreeMap::new();
+            for ((video, kind, start), count) in &outcome.counts {
+                *naive.entry((video.clone(), kind.clone(), start / 3_600_000 * 3_600_000)).or_default() += count;
+            }
+            let hours: BTreeMap<_, _> = hours.into_iter().map(|(window, (count, _))| (window, count)).collect();
+            prop_assert_eq!(hours, naive);
         }
         prop_assert_eq!((whole, ledger), (outcome.counts.clone(), ledgers(&outcome)));
     }

@@ -1,12 +1,13 @@
 //! `GET /v1/cells`: windows that have left memory, for the other processes of the job, which do not have the store.
 
+use dataflows::rollup::Width;
 use warp::http::{HeaderValue, header};
 
 use super::{
     Response, State,
     openapi::MayRefuseQuestions,
     params::{self, Fields, Subject, Wanted},
-    problem::Problem,
+    problem::{Problem, quoted},
 };
 
 /// Answers with the windows of a range as the store has them.
@@ -20,16 +21,18 @@ use super::{
         ("video_id" = String, Query, min_length = 1, max_length = 128),
         ("event_type" = Option<String>, Query, pattern = "^[a-z][a-z0-9_.-]{0,63}$", description = "`view` where it is left out"),
         ("start" = Option<String>, Query, description = "The first moment wanted, RFC 3339 or epoch ms"),
-        ("end" = Option<String>, Query, description = "The first moment not wanted any more")
+        ("end" = Option<String>, Query, description = "The first moment not wanted any more"),
+        ("width" = Option<String>, Query, pattern = "^(minute|hour|day)$", description = "Which windows will do instead of minutes")
     ),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), MayRefuseQuestions)
 )]
 pub async fn cells(state: &State, query: &str) -> Result<Response, Problem> {
-    let mut given = params::given(query, &["video_id", "event_type", "start", "end"])?;
+    let mut given = params::given(query, &["video_id", "event_type", "start", "end", "width"])?;
+    let width = width(given.remove("width"))?;
     let Wanted { subject, event_type, start, end, .. } = Wanted::check(Fields::take(&mut given))?;
     let (Subject::Video(video_id) | Subject::Channel(video_id)) = subject;
     let (first, until) = params::minutes(start, end);
-    let rows = state.queries.cold(video_id, event_type, first.start()..until.start()).await;
+    let rows = state.queries.cold(video_id, event_type, first.start()..until.start(), width).await;
     let rows = rows.map_err(|error| Problem::cold(&error, until.start()))?;
     let mut response = Response::new(connectors::cells::encode(&rows).into());
     let headers = response.headers_mut();
@@ -37,4 +40,10 @@ pub async fn cells(state: &State, query: &str) -> Result<Response, Problem> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
+}
+
+fn width(given: Option<String>) -> Result<Width, Problem> {
+    let Some(name) = given else { return Ok(Width::Minute) };
+    Width::parse(&name)
+        .ok_or_else(|| Problem::parameter("width", format!("width is minute, hour or day, not {}", quoted(&name))))
 }

@@ -8,6 +8,7 @@ use dataflows::{
     event::{ID_BYTES_MAX, is_event_type},
     functions::Function,
     port::PartitionId,
+    rollup::Width,
     time::{EVENT_TIME_MAX, EventTime, MINUTE_MS, Minute, floor_to},
 };
 use serde::{Deserialize, Deserializer, de};
@@ -254,6 +255,17 @@ impl Wanted {
         let (start, end) = range(fields.start, fields.end, granularity.step_ms())?;
         let when = when(fields.as_of, fields.after)?;
         Ok(Self { subject, event_type, function, granularity, start, end, when })
+    }
+
+    /// The widest windows that answer it as well as minutes do. Where a bound is left out, the minutes tell.
+    pub fn width(&self) -> Width {
+        match self.granularity {
+            Granularity::Minute => Width::Minute,
+            Granularity::Hour => Width::Hour,
+            Granularity::Day => Width::Day,
+            Granularity::All if self.start.is_some() && self.end.is_some() => Width::Day,
+            Granularity::All => Width::Minute,
+        }
     }
 
     /// The minutes to ask the index for.

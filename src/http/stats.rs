@@ -8,9 +8,10 @@ use std::{collections::BTreeSet, ops::Range, sync::Arc};
 use dataflows::{
     announce::Moment,
     channels::{ChannelAnswer, ChannelQuestion},
-    functions::{Function, Value, stats::Stats as Functions},
+    functions::{Function, Kept, Value, stats::Stats as Functions},
     port::{Labels as _, PartitionId, VideoLabel},
     query::{Answer, Cell, Question},
+    rollup::Width,
     time::{EventTime, Minute, floor_to},
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -338,18 +339,26 @@ pub(super) async fn answer(state: &State, wanted: Wanted, at: Moment) -> Result<
         return Err(Missed::Refused(not_kept(&wanted)));
     }
     let found = match &wanted.subject {
-        Subject::Video(video_id) => of_video(state, &wanted, video_id, at).await?,
+        Subject::Video(video_id) => {
+            let found = of_video(state, &wanted, video_id, wanted.width(), at).await?;
+            match found.first_behind_partial(needed) {
+                None => found,
+                // Which minute it is, only minutes tell.
+                Some(_) => of_video(state, &wanted, video_id, Width::Minute, at).await?,
+            }
+        }
         Subject::Channel(channel_id) => of_channel(state, &wanted, channel_id, at).await?,
     };
-    if needed.any() {
-        check_whole(&wanted, &found.cells, &found.functions)?;
+    if let Some(first) = found.first_behind_partial(needed) {
+        return Err(Missed::Refused(Problem::not_kept(wanted.function.as_str(), first)));
     }
     Ok(describe(wanted, at, &found, &state.names))
 }
 
-async fn of_video(state: &State, wanted: &Wanted, video_id: &str, at: Moment) -> Result<Found, Missed> {
+/// What has left memory comes in windows of the width where it can.
+async fn of_video(state: &State, wanted: &Wanted, video_id: &str, width: Width, at: Moment) -> Result<Found, Missed> {
     let (first, end) = wanted.minutes();
-    let mut found = cold(state, wanted, video_id, first..end.min(at.hot_from)).await?;
+    let mut found = cold(state, wanted, video_id, first..end.min(at.hot_from), width).await?;
     let question = Question {
         video_id: video_id.to_owned(),
         event_type: wanted.event_type.clone(),
@@ -395,7 +404,7 @@ pub(super) async fn scan<A: Send + 'static>(state: &State, asked: BoxFuture<Opti
     Ok(answered.await.ok().flatten())
 }
 
-/// The windows of an answer, with as many functions, or none where counts are wanted.
+/// The windows of an answer, by their first minutes, with as many functions, or none where counts are wanted.
 #[derive(Default)]
 struct Found {
     cells: Vec<Cell>,
@@ -412,6 +421,13 @@ impl Extend<(Cell, Functions)> for Found {
 }
 
 impl Found {
+    /// The end of the last minute that functions were not kept of all events of: a window is answered for only if they were.
+    fn first_behind_partial(&self, needed: Kept) -> Option<EventTime> {
+        let is_whole = |(cell, functions): (&Cell, &Functions)| functions.whole(cell.count).holds(needed);
+        let last = self.cells.iter().zip(&self.functions).rposition(|window| !is_whole(window))?;
+        Some(self.cells[last].minute.end())
+    }
+
     /// Takes what the index says of a moment.
     fn take(&mut self, answer: Option<Answer>, at: Moment) -> Result<(), Missed> {
         match answer {
@@ -425,13 +441,19 @@ impl Found {
 }
 
 /// The windows of a range that has left memory.
-async fn cold(state: &State, wanted: &Wanted, video_id: &str, range: Range<Minute>) -> Result<Found, Missed> {
+async fn cold(
+    state: &State,
+    wanted: &Wanted,
+    video_id: &str,
+    range: Range<Minute>,
+    width: Width,
+) -> Result<Found, Missed> {
     let mut found = Found::default();
     if range.is_empty() {
         return Ok(found);
     }
     let (video_id, event_type) = (video_id.to_owned(), wanted.event_type.clone());
-    let rows = state.queries.cold(video_id, event_type, range.start.start()..range.end.start()).await;
+    let rows = state.queries.cold(video_id, event_type, range.start.start()..range.end.start(), width).await;
     let needed = wanted.function.needs();
     for row in rows.map_err(|error| Missed::Refused(Problem::cold(&error, range.end.start())))? {
         found.cells.push(Cell { minute: Minute::of(row.window_start), count: row.count });
@@ -445,16 +467,6 @@ async fn cold(state: &State, wanted: &Wanted, video_id: &str, range: Range<Minut
 fn not_kept(wanted: &Wanted) -> Problem {
     let (function, event_type) = (wanted.function.as_str(), quoted(&wanted.event_type));
     Problem::parameter("function", format!("{function} is not kept of {event_type} (functions in the configuration)"))
-}
-
-/// A window is answered for only if the function was kept of all its events.
-fn check_whole(wanted: &Wanted, cells: &[Cell], functions: &[Functions]) -> Result<(), Missed> {
-    let needed = wanted.function.needs();
-    let is_whole = |(cell, functions): (&Cell, &Functions)| functions.whole(cell.count).holds(needed);
-    match cells.iter().zip(functions).rposition(|window| !is_whole(window)) {
-        None => Ok(()),
-        Some(last) => Err(Missed::Refused(Problem::not_kept(wanted.function.as_str(), cells[last].minute.end()))),
-    }
 }
 
 /// Takes an answer's windows from what one response may hold.

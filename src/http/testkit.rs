@@ -176,7 +176,13 @@ impl Queries for TwinQueries {
         Box::pin(std::future::ready(Some(answer)))
     }
 
-    fn cold(&self, video_id: String, event_type: String, starts: Range<EventTime>) -> BoxFuture<ColdRows> {
+    fn cold(
+        &self,
+        video_id: String,
+        event_type: String,
+        starts: Range<EventTime>,
+        width: Width,
+    ) -> BoxFuture<ColdRows> {
         let minutes = Minute::of(starts.start).0..Minute::of(starts.end).0;
         assert!(minutes.end <= self.hot_from.lock().unwrap().0, "what is in memory is not read from elsewhere");
         let row = |(cell, stats): (Cell, Stats)| CountRow {
@@ -190,7 +196,18 @@ impl Queries for TwinQueries {
             as_of: 0,
         };
         let windows = self.windows(&video_id, &event_type, minutes, EventTime::MAX);
-        let rows = windows.into_iter().map(row).collect();
+        let mut rows: Vec<CountRow> = windows.into_iter().map(row).collect();
+        rows.dedup_by(|next, row| {
+            let start = width.start(Minute::of(next.window_start));
+            let is_merged = start == width.start(Minute::of(row.window_start))
+                && starts.start <= start
+                && width.end(start) <= starts.end;
+            if is_merged {
+                row.count += next.count;
+                row.stats.as_mut().unwrap().merge(next.stats.as_ref().unwrap());
+            }
+            is_merged
+        });
         Box::pin(std::future::ready(Ok(rows)))
     }
 

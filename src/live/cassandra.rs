@@ -1,10 +1,14 @@
 //! Cassandra as a live job's sink.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use connectors::cassandra::Tables;
+use dataflows::{
+    port::{BoxError, CountRow},
+    time::EventTime,
+};
 
-use super::cluster::Place;
+use super::{cluster::Place, cold::Minutes};
 use crate::{
     config::Settings,
     engine::cassandra::{failure, settings_of},
@@ -17,4 +21,14 @@ pub fn open(settings: &Settings, place: &Place) -> Result<Tables, Failure> {
     let patience = Duration::from_millis(settings.cluster.patience_ms);
     let open = if place.leads() { Tables::open } else { Tables::open_existing };
     open(&cassandra, patience).map_err(failure)
+}
+
+impl Minutes for Tables {
+    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError> {
+        Ok(self.scan_whole(video_id, event_type, starts)?)
+    }
+
+    fn days(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
+        Ok(self.scan_days(video_id, event_type, starts)?)
+    }
 }

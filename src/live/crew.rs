@@ -11,7 +11,7 @@ use dataflows::{
     dimensions::{Change, Dimensions, TellChanges},
     functions::Functions,
     graph::{self, Job, Serve, Start},
-    index::Questions,
+    index::IndexDesk,
     lane::{Ended, Format},
     port::PartitionId,
     tally::Cooling,
@@ -58,7 +58,6 @@ pub struct Crew {
     /// Of each worker.
     pub unwritten_max: usize,
     pub input: Arc<dyn Input>,
-    pub desk: Questions,
     pub shelf: Arc<Shelf>,
     pub beats: Arc<Heartbeats>,
     pub mailbox: Mailbox,
@@ -108,7 +107,7 @@ impl Crew {
         // An error means that the keeper has ended, and the process with it.
         let tell = |words: &Sender<Word>, word| drop(words.send(word));
         let (replies, tops, facts) = (Arc::clone(&self.shelf), Arc::clone(&self.shelf), Arc::clone(&self.facts));
-        let channels = Arc::clone(&self.shelf);
+        let (channels, published) = (Arc::clone(&self.shelf), Arc::clone(&self.shelf));
         let (plan, input) = (Arc::clone(&self.plan), Arc::clone(&self.input));
         Job {
             format: Format { decode: JsonEvents, functions: self.functions.clone() },
@@ -136,8 +135,12 @@ impl Crew {
             take_all: None,
             serve: Some(Serve {
                 retain_ms: self.retain_ms,
-                desk: first.then(|| self.desk.clone()),
-                reply: Box::new(move |ticket, answer| replies.reply(ticket, answer)),
+                index: IndexDesk {
+                    snapshots: self.shelf.snapshots(index - self.place.first_worker()),
+                    published: Box::new(move || published.settle()),
+                    desk: first.then(|| self.shelf.desk()),
+                    reply: Box::new(move |ticket, answer| replies.reply(ticket, answer)),
+                },
                 top_desk: first.then(|| self.shelf.top_desk()),
                 top_reply: Box::new(move |ticket, answer| tops.top_reply(ticket, answer)),
                 channels: ChannelDesk {

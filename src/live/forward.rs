@@ -6,6 +6,7 @@ use connectors::cells;
 use dataflows::{
     announce::PartitionState,
     port::{BoxError, CountRow, PartitionId, PartitionReader, SourceError},
+    rollup::Width,
     time::EventTime,
 };
 use serde::Deserialize;
@@ -102,10 +103,19 @@ impl ColdOfFirst {
 }
 
 impl Cold for ColdOfFirst {
-    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError> {
+    fn read(
+        &self,
+        video_id: &str,
+        event_type: &str,
+        starts: Range<EventTime>,
+        width: Width,
+    ) -> Result<Vec<CountRow>, BoxError> {
         let (video, kind, Range { start, end }) = (percent::encode(video_id), percent::encode(event_type), starts);
-        let mut request =
-            self.agent.get(format!("{}?video_id={video}&event_type={kind}&start={start}&end={end}", self.url));
+        let mut request = self.agent.get(format!(
+            "{}?video_id={video}&event_type={kind}&start={start}&end={end}&width={}",
+            self.url,
+            width.as_str()
+        ));
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }

@@ -4,6 +4,7 @@ mod bottleneck;
 #[cfg(feature = "cassandra")]
 mod cassandra;
 mod cluster;
+mod cold;
 mod crew;
 mod descriptors;
 mod dimensions;
@@ -32,7 +33,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use dataflows::{
     control::{Mailbox, Message},
-    index::Questions,
+    rollup::Width,
     tally::Cooling,
 };
 use prometheus_client::registry::Registry;
@@ -111,8 +112,7 @@ fn come_together(settings: &Settings, place: &Place, from_start: bool) -> Result
 }
 
 fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) -> Result<(), Failure> {
-    let desk = Questions::default();
-    let shelf = Arc::new(Shelf::new(desk.clone(), settings.index.as_of_ms, opened.cold.clone()));
+    let shelf = Arc::new(Shelf::new(place, settings.index.as_of_ms, opened.cold.clone()));
     let beats = Heartbeats::start(place.workers);
     let facts = Arc::new(KeeperFacts::default());
     if let Some(resumed) = opened.plan.resumed {
@@ -169,7 +169,6 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
         unwritten_max: unwritten_max(settings, place),
         plan: Arc::new(plan),
         input: Arc::clone(&input),
-        desk,
         shelf: Arc::clone(&shelf),
         beats: Arc::clone(&beats),
         mailbox: mailbox.clone(),
@@ -215,9 +214,15 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     Ok(())
 }
 
-/// When windows leave memory: only for the store, which every process can read back, with all that is kept of them.
+/// When windows leave memory: where every process can read them back, with all that is kept of them. Where there are rows of hours
+/// and days, these are made anew from the minutes of a checkpoint, so a day leaves as a whole.
 fn cooling(settings: &Settings) -> Option<Cooling> {
-    (settings.sink == SinkKind::Store).then_some(Cooling { hot_ms: settings.index.hot_ms })
+    let step = match settings.sink {
+        SinkKind::None => return None,
+        SinkKind::Store => Width::Minute,
+        SinkKind::Cassandra => Width::Day,
+    };
+    Some(Cooling { hot_ms: settings.index.hot_ms, step })
 }
 
 /// Changed windows that each worker may hold back for the sink.

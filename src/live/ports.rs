@@ -10,6 +10,7 @@ use dataflows::{
 
 use super::{
     cluster::Place,
+    cold::{ColdDays, Minutes},
     embedded::EmbeddedLog,
     forward::{ColdOfFirst, Forward},
     input::Input,
@@ -59,9 +60,13 @@ pub struct Rows {
     pub cold: Option<Arc<dyn Cold>>,
 }
 
-impl Cold for Store {
+impl Minutes for Store {
     fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError> {
         Ok(self.scan(video_id, event_type, starts)?)
+    }
+
+    fn days(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
+        Ok(self.scan_days(video_id, event_type, starts)?)
     }
 }
 
@@ -70,12 +75,15 @@ pub fn rows(settings: &Settings, place: &Place) -> Result<Rows, Failure> {
     Ok(match settings.sink {
         SinkKind::Store if place.leads() => {
             let store = Store::open(settings.data_dir.join("store")).map_err(store_failure)?;
-            Rows { sink: Some(Box::new(store.clone())), cold: Some(Arc::new(store)) }
+            Rows { sink: Some(Box::new(store.clone())), cold: Some(Arc::new(ColdDays::new(store))) }
         }
         SinkKind::Store => Rows { sink: None, cold: Some(Arc::new(ColdOfFirst::new(&settings.http, place)?)) },
         SinkKind::None => Rows::default(),
         #[cfg(feature = "cassandra")]
-        SinkKind::Cassandra => Rows { sink: Some(Box::new(super::cassandra::open(settings, place)?)), cold: None },
+        SinkKind::Cassandra => {
+            let tables = super::cassandra::open(settings, place)?;
+            Rows { sink: Some(Box::new(tables.clone())), cold: Some(Arc::new(ColdDays::new(tables))) }
+        }
         #[cfg(not(feature = "cassandra"))]
         SinkKind::Cassandra => return Err(not_in_this_build("sink.kind = \"cassandra\"")),
     })

@@ -1,7 +1,7 @@
 //! Answers for the HTTP side: the announced frontiers, and questions on their way through the dataflow.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::ready,
     ops::Range,
     sync::{
@@ -13,21 +13,34 @@ use std::{
 use dataflows::{
     announce::{Announced, Announcement, AsOfError, Moment},
     channels::{ChannelAnswer, ChannelQuestion},
+    identity::KeyGroup,
     index::Questions,
     query::{Answer, Question},
+    rollup::Width,
+    snapshot::Snapshots,
     time::{END_OF_TIME, EventTime},
     top::{TopAnswer, TopQuestion},
 };
 use tokio::sync::{oneshot, watch};
 
+use super::cluster::Place;
 use crate::service::{BoxFuture, Cold, ColdError, ColdRows, Queries};
+
+/// Windows that are read at once, minutes; more of them don't keep the threads that serve others.
+const SHORT_MINUTES: u32 = 2 * 24 * 60;
 
 /// What has been announced, and who waits for an answer.
 pub struct Shelf {
+    /// Of each worker of this process, from the first on.
+    snapshots: Vec<Snapshots>,
+    first_worker: usize,
+    workers: usize,
     series: Counter<Question, Answer>,
     tops: Counter<TopQuestion, TopAnswer>,
     channels: Counter<ChannelQuestion, ChannelAnswer>,
     retain_ms: u64,
+    /// What the snapshots have not reached yet.
+    ahead: Mutex<VecDeque<Announcement>>,
     latest: RwLock<Option<Arc<Announcement>>>,
     announced: Mutex<Announced>,
     changed: watch::Sender<EventTime>,
@@ -41,11 +54,13 @@ struct Counter<Q, A> {
     waiting: Mutex<HashMap<u64, oneshot::Sender<A>>>,
 }
 
-impl<Q, A: Send + 'static> Counter<Q, A> {
-    fn new(desk: Questions<Q>) -> Self {
-        Self { desk, tickets: AtomicU64::new(0), waiting: Mutex::default() }
+impl<Q, A> Default for Counter<Q, A> {
+    fn default() -> Self {
+        Self { desk: Questions::default(), tickets: AtomicU64::new(0), waiting: Mutex::default() }
     }
+}
 
+impl<Q, A: Send + 'static> Counter<Q, A> {
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<A>>> {
         self.waiting.lock().expect("nobody panics while holding it")
     }
@@ -70,13 +85,17 @@ impl<Q, A: Send + 'static> Counter<Q, A> {
 }
 
 impl Shelf {
-    /// A shelf whose answers reach `retain_ms` of stream time back, with what has left memory, if that is at hand.
-    pub fn new(desk: Questions, retain_ms: u64, cold: Option<Arc<dyn Cold>>) -> Self {
+    /// The shelf of one process, whose answers reach `retain_ms` of stream time back, with what has left memory, if that is at hand.
+    pub fn new(place: &Place, retain_ms: u64, cold: Option<Arc<dyn Cold>>) -> Self {
         Self {
-            series: Counter::new(desk),
-            tops: Counter::new(Questions::default()),
-            channels: Counter::new(Questions::default()),
+            snapshots: (0..place.workers).map(|_| Snapshots::default()).collect(),
+            first_worker: place.first_worker(),
+            workers: place.workers * place.processes(),
+            series: Counter::default(),
+            tops: Counter::default(),
+            channels: Counter::default(),
             retain_ms,
+            ahead: Mutex::default(),
             latest: RwLock::default(),
             announced: Mutex::default(),
             changed: watch::Sender::new(0),
@@ -86,14 +105,45 @@ impl Shelf {
 
     /// Takes an announcement from the dataflow.
     pub fn announce(&self, announcement: Announcement) {
-        let moment = announcement.moment();
-        if moment.frontier == END_OF_TIME {
+        if announcement.frontier == END_OF_TIME {
             // The dataflow is ending: what was announced before stays true.
             return;
         }
-        self.announced.lock().expect("nobody panics while holding it").push(moment, self.retain_ms);
-        *self.latest.write().expect("nobody panics while holding it") = Some(Arc::new(announcement));
-        self.changed.send_replace(moment.frontier);
+        self.ahead().push_back(announcement);
+        self.settle();
+    }
+
+    /// Lets announcements be known that every snapshot of this process has reached: whoever asks at one waits for none of its workers.
+    pub fn settle(&self) {
+        let reached = self.snapshots.iter().map(Snapshots::reached).min().unwrap_or(EventTime::MAX);
+        // Held to the end, so that they become known in their order.
+        let mut ahead = self.ahead();
+        while let Some(announcement) = ahead.pop_front_if(|next| next.frontier <= reached) {
+            let moment = announcement.moment();
+            self.announced.lock().expect("nobody panics while holding it").push(moment, self.retain_ms);
+            *self.latest.write().expect("nobody panics while holding it") = Some(Arc::new(announcement));
+            self.changed.send_replace(moment.frontier);
+        }
+    }
+
+    fn ahead(&self) -> MutexGuard<'_, VecDeque<Announcement>> {
+        self.ahead.lock().expect("nobody panics while holding it")
+    }
+
+    /// Where a worker of this process, by its number within it, puts up what it has.
+    pub fn snapshots(&self, local: usize) -> Snapshots {
+        self.snapshots[local].clone()
+    }
+
+    /// The snapshots that have a video, where its owner is a worker of this process.
+    fn owner(&self, video_id: &str) -> Option<&Snapshots> {
+        let owner = KeyGroup::of(video_id).owner(self.workers);
+        self.snapshots.get(owner.checked_sub(self.first_worker)?)
+    }
+
+    /// Where workers of other processes are asked.
+    pub fn desk(&self) -> Questions {
+        self.series.desk.clone()
     }
 
     /// Takes an answer from the dataflow.
@@ -139,12 +189,24 @@ impl Queries for Shelf {
     }
 
     fn ask(&self, question: Question) -> BoxFuture<Option<Answer>> {
-        self.series.ask(question)
+        let Some(owner) = self.owner(&question.video_id) else { return self.series.ask(question) };
+        if question.end.0.saturating_sub(question.first.0) <= SHORT_MINUTES {
+            return Box::pin(ready(owner.answer(&question)));
+        }
+        let owner = owner.clone();
+        let read = tokio::task::spawn_blocking(move || owner.answer(&question));
+        Box::pin(async move { read.await.expect("a panic aborts the process") })
     }
 
-    fn cold(&self, video_id: String, event_type: String, starts: Range<EventTime>) -> BoxFuture<ColdRows> {
+    fn cold(
+        &self,
+        video_id: String,
+        event_type: String,
+        starts: Range<EventTime>,
+        width: Width,
+    ) -> BoxFuture<ColdRows> {
         let Some(cold) = self.cold.clone() else { return Box::pin(ready(Err(ColdError::Elsewhere))) };
-        let read = tokio::task::spawn_blocking(move || cold.read(&video_id, &event_type, starts));
+        let read = tokio::task::spawn_blocking(move || cold.read(&video_id, &event_type, starts, width));
         Box::pin(async move {
             let rows = read.await.expect("a panic aborts the process");
             rows.map_err(ColdError::Failed)

@@ -138,6 +138,31 @@ impl Tables {
         self.shared.worker.ask(scan::range(link, video_id, event_type, starts))
     }
 
+    /// The rows of the windows that start in the range, ascending, with their functions where they are final. Of a range of any
+    /// width only the days are read that have any.
+    pub fn scan_whole(
+        &self,
+        video_id: &str,
+        event_type: &str,
+        starts: Range<EventTime>,
+    ) -> Result<Vec<CountRow>, CassandraError> {
+        let link = Arc::clone(&self.shared.link);
+        let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
+        self.shared.worker.ask(scan::whole(link, video_id, event_type, starts))
+    }
+
+    /// The beginnings of the days that start in the range and have any of a series' windows, ascending.
+    pub fn scan_days(
+        &self,
+        video_id: &str,
+        event_type: &str,
+        starts: Range<EventTime>,
+    ) -> Result<Vec<EventTime>, CassandraError> {
+        let link = Arc::clone(&self.shared.link);
+        let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
+        self.shared.worker.ask(async move { scan::days(&link, &video_id, &event_type, starts).await })
+    }
+
     /// Visits every row, the windows of one video, event type and day together and ascending, all else in no order,
     /// until `visit` breaks. Rows that are written meanwhile may be seen or not.
     pub fn scan_all(&self, mut visit: impl FnMut(CountRow) -> ControlFlow<()>) -> Result<(), CassandraError> {
@@ -179,7 +204,7 @@ async fn link(access: Access, patience: Duration, missing: Missing) -> Result<Li
     if missing == Missing::Create {
         patience.with(|_| false, || claim::may_write(&session, &statements)).await?;
     }
-    let truncates = schema::STATS.iter().map(|table| format!("TRUNCATE {keyspace}.{}", table.name)).collect();
+    let truncates = schema::WINDOWS.iter().map(|table| format!("TRUNCATE {keyspace}.{}", table.name)).collect();
     let (limiter, counters) = (Mutex::new(Limiter::new()), Counters::default());
     Ok(Link { session, statements, limiter, counters, truncates })
 }

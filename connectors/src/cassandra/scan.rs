@@ -7,11 +7,14 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use dataflows::{port::CountRow, rollup::Width, time::EventTime};
+use dataflows::{
+    checkpoint::frame::FieldReader, functions::stats::Stats, port::CountRow, rollup::Width, time::EventTime,
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use scylla::{
     errors::ExecutionError,
     response::{PagingState, query_result::QueryResult},
+    serialize::row::SerializeRow,
     statement::prepared::PreparedStatement,
     value::{CqlDate, CqlTimestamp},
 };
@@ -87,16 +90,83 @@ pub(super) async fn range(
 type Day = (Arc<str>, Arc<str>, CqlDate, CqlTimestamp, CqlTimestamp);
 
 async fn one_day(link: Arc<Link>, values: Result<Day, CassandraError>) -> Result<Vec<CountRow>, CassandraError> {
-    let values = values?;
     let statement = &link.statements.scan;
+    stored(statement, read(&link, statement, &values?).await?)
+}
+
+async fn read(
+    link: &Link,
+    statement: &PreparedStatement,
+    values: &impl SerializeRow,
+) -> Result<QueryResult, CassandraError> {
     let mut retries = Retries::new();
-    let result = loop {
-        match link.session.execute_unpaged(statement, &values).await {
-            Ok(result) => break result,
+    loop {
+        match link.session.execute_unpaged(statement, values).await {
+            Ok(result) => return Ok(result),
             Err(error) => retries.after(statement, error).await?,
         }
+    }
+}
+
+/// The same with the functions of final windows, whatever the width of the range.
+pub(super) async fn whole(
+    link: Arc<Link>,
+    video_id: String,
+    event_type: String,
+    starts: Range<EventTime>,
+) -> Result<Vec<CountRow>, CassandraError> {
+    // The first one may begin within a day.
+    let first = starts.start / DAY_MS * DAY_MS;
+    let days = match starts.end.saturating_sub(first).div_ceil(DAY_MS) {
+        few if few <= DAYS_AT_ONCE as u64 => (first..starts.end).step_by(DAY_MS as usize).collect(),
+        _ => days(&link, &video_id, &event_type, first..starts.end).await?,
     };
-    stored(statement, result)
+    let (video_id, event_type): (Arc<str>, Arc<str>) = (video_id.into(), event_type.into());
+    let (from, until) = (cql_time_or_last(starts.start), cql_time_or_last(starts.end));
+    let one = |day: EventTime| {
+        let values = cql_day(day).map(|day| (Arc::clone(&video_id), Arc::clone(&event_type), day, from, until));
+        whole_day(Arc::clone(&link), values.ok_or_else(|| too_wide(&link, &starts)))
+    };
+    let found: Vec<Vec<CountRow>> = stream::iter(days).map(one).buffered(DAYS_AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+async fn whole_day(link: Arc<Link>, values: Result<Day, CassandraError>) -> Result<Vec<CountRow>, CassandraError> {
+    let (values, statement) = (values?, &link.statements.scan_functions);
+    let (rows, functions) =
+        tokio::try_join!(one_day(Arc::clone(&link), Ok(values.clone())), read(&link, statement, &values))?;
+    let text = statement.get_statement();
+    let mut functions = answer::typed::<(CqlTimestamp, Vec<u8>)>(text, functions)?.into_iter().peekable();
+    let with = |row: CountRow| {
+        let start = CqlTimestamp(i64::try_from(row.window_start).unwrap_or(i64::MAX));
+        while functions.next_if(|(other, _)| other.0 < start.0).is_some() {}
+        let bytes = functions.next_if(|(other, _)| other.0 == start.0).map(|(_, bytes)| bytes);
+        let decode = |bytes: Vec<u8>| {
+            let stats = Stats::decode(&mut FieldReader(&bytes));
+            stats.ok_or_else(|| CassandraError::of_answer(text, format!("{} bytes are no functions", bytes.len())))
+        };
+        Ok(CountRow { stats: bytes.map(decode).transpose()?, ..row })
+    };
+    rows.into_iter().map(with).collect()
+}
+
+/// The beginnings of the days that start in the range and have any window of the series.
+pub(super) async fn days(
+    link: &Link,
+    video_id: &str,
+    event_type: &str,
+    starts: Range<EventTime>,
+) -> Result<Vec<EventTime>, CassandraError> {
+    let statement = &link.statements.scan_days;
+    let (from, until) = (cql_time_or_last(starts.start), cql_time_or_last(starts.end));
+    let found = read(link, statement, &(video_id, event_type, from, until)).await?;
+    let starts = answer::typed::<(CqlTimestamp,)>(statement.get_statement(), found)?;
+    Ok(starts.into_iter().filter_map(|(start,)| u64::try_from(start.0).ok()).collect())
+}
+
+/// A time as a CQL timestamp, or the last one that there is.
+fn cql_time_or_last(time: EventTime) -> CqlTimestamp {
+    cql_time(time).unwrap_or(CqlTimestamp(i64::MAX))
 }
 
 fn too_wide(link: &Link, starts: &Range<EventTime>) -> CassandraError {
@@ -161,8 +231,8 @@ fn count_row((video_id, event_type, window_start, count, is_final, as_of): Store
         event_type,
         window_start: u64::try_from(window_start?.0).ok()?,
         count: u64::try_from(count?).ok()?,
-        // Functions are written for others to read: the tables don't hold all of what they are made of.
         width: Width::Minute,
+        // This table has their numbers alone, for others to read.
         stats: None,
         is_final: is_final?,
         as_of: u64::try_from(as_of?.0).ok()?,

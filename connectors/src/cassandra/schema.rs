@@ -49,6 +49,14 @@ pub(super) const DAY: Table = Table {
     regular: AGGREGATES,
     statics: NAMES,
 };
+/// What the functions of final minutes are made of, beside the numbers that everybody can read: only of that can more be merged.
+pub(super) const FUNCTIONS: Table = Table {
+    name: "functions_minute",
+    partition_key: MINUTE.partition_key,
+    clustering_key: START,
+    regular: &[("functions", "blob")],
+    statics: &[],
+};
 pub(super) const CLAIM: Table = Table {
     name: "claim",
     partition_key: &[("scope", "text")],
@@ -57,9 +65,9 @@ pub(super) const CLAIM: Table = Table {
     statics: &[],
 };
 
-/// Those that hold counts.
-pub(super) const STATS: [&Table; 3] = [&MINUTE, &HOUR, &DAY];
-const ALL: [&Table; 4] = [&MINUTE, &HOUR, &DAY, &CLAIM];
+/// Those that hold windows.
+pub(super) const WINDOWS: [&Table; 4] = [&MINUTE, &HOUR, &DAY, &FUNCTIONS];
+const ALL: [&Table; 5] = [&MINUTE, &HOUR, &DAY, &FUNCTIONS, &CLAIM];
 
 /// Whether this process may create what is missing.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -168,7 +176,8 @@ pub(super) async fn ensure(session: &Session, settings: &Settings, missing: Miss
     }
     let keyspace = settings.quoted_keyspace();
     let there = tables(session, settings).await?;
-    let gone = ALL.iter().find(|table| !there.contains_key(table.name));
+    // Earlier versions made no table of functions.
+    let gone = ALL.iter().find(|table| !there.contains_key(table.name) && table.name != FUNCTIONS.name);
     if let Some(table) = gone
         && there.contains_key(CLAIM.name)
         && is_claimed(session, &keyspace).await?

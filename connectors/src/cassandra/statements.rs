@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Datelike as _};
 use dataflows::{
+    checkpoint::frame::Fields,
     functions::{Function, Value},
     port::{CountRow, Labels, Version, VideoLabel},
     rollup::Width,
@@ -33,7 +34,10 @@ const PAGE_ROWS: i32 = 5_000;
 pub(super) struct Statements {
     /// By width.
     pub(super) upserts: [PreparedStatement; 3],
+    pub(super) functions: PreparedStatement,
     pub(super) scan: PreparedStatement,
+    pub(super) scan_functions: PreparedStatement,
+    pub(super) scan_days: PreparedStatement,
     pub(super) scan_all: PreparedStatement,
     pub(super) claim: PreparedStatement,
     pub(super) claim_first: PreparedStatement,
@@ -46,6 +50,7 @@ pub(super) struct Statements {
 impl Statements {
     pub(super) async fn prepare(session: &Session, keyspace: &str) -> Result<Self, CassandraError> {
         let minute = format!("{keyspace}.{}", schema::MINUTE.name);
+        let (day, functions) = (schema::DAY.name, format!("{keyspace}.{}", schema::FUNCTIONS.name));
         let claim = format!("{keyspace}.{}", schema::CLAIM.name);
         let one = async |text: String| prepare(session, Statement::new(text)).await;
         let columns = "video_id, event_type, window_start, count, final, as_of";
@@ -55,6 +60,21 @@ impl Statements {
                 one(upsert(keyspace, Width::Hour)).await?,
                 one(upsert(keyspace, Width::Day)).await?,
             ],
+            functions: one(format!(
+                "INSERT INTO {functions} (video_id, event_type, day, window_start, functions) VALUES (?, ?, ?, ?, ?) \
+                 USING TIMESTAMP ?"
+            ))
+            .await?,
+            scan_functions: one(format!(
+                "SELECT window_start, functions FROM {functions} WHERE video_id = ? AND event_type = ? AND day = ? \
+                 AND window_start >= ? AND window_start < ?"
+            ))
+            .await?,
+            scan_days: one(format!(
+                "SELECT window_start FROM {keyspace}.{day} WHERE video_id = ? AND event_type = ? AND window_start >= ? \
+                 AND window_start < ?"
+            ))
+            .await?,
             scan: one(format!(
                 "SELECT {columns} FROM {minute} WHERE video_id = ? AND event_type = ? AND day = ? \
                  AND window_start >= ? AND window_start < ?"
@@ -144,6 +164,8 @@ pub(super) struct Upsert {
     distinct_users: Option<i64>,
     is_final: bool,
     as_of: CqlTimestamp,
+    /// What a final minute's functions are made of, as they are stored.
+    functions: Option<Vec<u8>>,
     /// Of the whole partition, where something is known of the video.
     label: Option<VideoLabel>,
     timestamp: i64,
@@ -167,14 +189,16 @@ impl Upsert {
             distinct_users: users_of(row),
             is_final: row.is_final,
             as_of: cql_time(row.as_of)?,
+            functions: functions_of(row),
             label: labels.and_then(|labels| labels.video(&row.video_id)),
             timestamp: version::timestamp(version)?,
         })
     }
 
-    /// Which of the statements it is for.
-    pub(super) fn statement<'a>(&self, statements: &'a Statements) -> &'a PreparedStatement {
-        &statements.upserts[self.width as usize]
+    /// What it takes to write it.
+    pub(super) fn bound(&self) -> impl Iterator<Item = Bound<'_>> {
+        let functions = self.functions.as_deref().map(|functions| Bound::Functions(self, functions));
+        [Bound::Row(self)].into_iter().chain(functions)
     }
 
     /// Whether both rows are in one partition.
@@ -182,6 +206,41 @@ impl Upsert {
         let partition = |upsert: &Self| (upsert.width, upsert.date);
         partition(self) == partition(other)
             && (&self.video_id, &self.event_type) == (&other.video_id, &other.event_type)
+    }
+}
+
+/// One statement of an upsert.
+pub(super) enum Bound<'a> {
+    Row(&'a Upsert),
+    Functions(&'a Upsert, &'a [u8]),
+}
+
+impl Bound<'_> {
+    pub(super) fn statement<'a>(&self, statements: &'a Statements) -> &'a PreparedStatement {
+        match self {
+            Self::Row(upsert) => &statements.upserts[upsert.width as usize],
+            Self::Functions(..) => &statements.functions,
+        }
+    }
+}
+
+impl SerializeRow for Bound<'_> {
+    fn serialize(
+        &self,
+        context: &RowSerializationContext<'_>,
+        writer: &mut RowWriter<'_>,
+    ) -> Result<(), SerializationError> {
+        match self {
+            Self::Row(upsert) => upsert.serialize(context, writer),
+            Self::Functions(upsert, functions) => {
+                let Upsert { video_id, event_type, date, window_start, timestamp, .. } = upsert;
+                (video_id, event_type, date, window_start, functions, timestamp).serialize(context, writer)
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        false
     }
 }
 
@@ -228,6 +287,14 @@ fn values_of(row: &CountRow) -> [Option<f64>; 3] {
         Value::Real(value) => Some(value),
         Value::Whole(_) | Value::None => None,
     })
+}
+
+/// Of a minute that can change no more.
+fn functions_of(row: &CountRow) -> Option<Vec<u8>> {
+    let stats = row.stats.as_ref().filter(|_| row.is_final && row.width == Width::Minute)?;
+    let mut fields = Fields::default();
+    stats.encode(&mut fields);
+    Some(fields.0)
 }
 
 fn users_of(row: &CountRow) -> Option<i64> {

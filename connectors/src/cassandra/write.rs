@@ -20,7 +20,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{CassandraError, Link, error, limiter::Era, requests::Requests, statements::Upsert};
+use super::{
+    CassandraError, Link, error,
+    limiter::Era,
+    requests::Requests,
+    statements::{Bound, Upsert},
+};
 
 /// Attempts at one request: with the waits between them they outlast a node that restarts (about 20 s).
 const ATTEMPTS_MAX: usize = 10;
@@ -176,13 +181,16 @@ fn gave_up(link: &Link, last_error: Option<ExecutionError>) -> CassandraError {
 
 async fn fly(link: Arc<Link>, rows: Arc<[Upsert]>, request: Request, sent_in: Era) -> Done {
     let upserts = &rows[request.rows.clone()];
-    let result = match upserts {
-        [row] => link.session.execute_unpaged(row.statement(&link.statements), row).await,
-        rows => {
-            let statement = BatchStatement::PreparedStatement(rows[0].statement(&link.statements).clone());
-            let mut batch = Batch::new_with_statements(BatchType::Unlogged, vec![statement; rows.len()]);
+    let bound: Vec<Bound<'_>> = upserts.iter().flat_map(Upsert::bound).collect();
+    let result = match &bound[..] {
+        [one] => link.session.execute_unpaged(one.statement(&link.statements), one).await,
+        all => {
+            // Of one partition, in two tables at the most: Cassandra makes one mutation of it.
+            let statement =
+                |one: &Bound<'_>| BatchStatement::PreparedStatement(one.statement(&link.statements).clone());
+            let mut batch = Batch::new_with_statements(BatchType::Unlogged, all.iter().map(statement).collect());
             batch.set_is_idempotent(true);
-            link.session.batch(&batch, rows).await
+            link.session.batch(&batch, all).await
         }
     };
     if !result.as_ref().is_err_and(error::was_not_sent) {

@@ -18,7 +18,8 @@ use std::{
 
 use dataflows::{
     port::{Claim, CountRow, CountSink, SinkError, Version},
-    time::EventTime,
+    rollup::Width,
+    time::{EventTime, Minute},
 };
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
@@ -127,6 +128,34 @@ impl Store {
             Ok(())
         })?;
         Ok(rows)
+    }
+
+    /// The beginnings of the days in the range that have any of a series' windows, ascending.
+    pub fn scan_days(
+        &self,
+        video_id: &str,
+        event_type: &str,
+        starts: Range<EventTime>,
+    ) -> Result<Vec<EventTime>, Error> {
+        let Some(prefix) = layout::prefix(video_id, event_type) else {
+            return Ok(Vec::new());
+        };
+        let bound = |start: EventTime| [&prefix[..], &start.to_be_bytes()].concat();
+        let mut days = Vec::new();
+        self.read(|opened| {
+            let snapshot = opened.database.snapshot();
+            let mut from = starts.start;
+            // From day to day, over the rest of each.
+            while from < starts.end
+                && let Some(guard) = snapshot.range(&opened.minutes, bound(from)..bound(starts.end)).next()
+            {
+                let day = Width::Day.start(Minute::of(self.row(guard)?.window_start));
+                days.push(day);
+                from = Width::Day.end(day);
+            }
+            Ok(())
+        })?;
+        Ok(days)
     }
 
     /// Visits every row as of now, ascending by video, event type and window, until `visit` breaks.

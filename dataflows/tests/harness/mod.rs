@@ -33,13 +33,14 @@ use dataflows::{
     event::{self, Cause},
     functions::{Functions, Kept, stats::Stats},
     graph::{self, Job, Serve, Start},
-    identity::IdKey,
-    index::Questions,
+    identity::{IdKey, KeyGroup},
+    index::{IndexDesk, Questions},
     lane::{Ended, Format},
     ledger::Ledger,
     port::{CountRow, Decode, PartitionId, PartitionReader, Reached, Record, SourceError, Timer},
     query::{Answer, Question},
     rules::Rules,
+    snapshot::Snapshots,
     table::CountTable,
     tally::{Cooling, TakeAll, WorkerCut},
     testkit::{Faulty, Unsteady},
@@ -174,6 +175,7 @@ pub struct Live {
     pub events: mpsc::Receiver<Event>,
     pub mailbox: Mailbox,
     pub desk: Questions,
+    snapshots: Vec<Snapshots>,
     pub top_desk: Questions<TopQuestion>,
     pub channel_desk: Questions<ChannelQuestion>,
     pub dimensions: Mailbox<Vec<Change>>,
@@ -351,6 +353,8 @@ impl Live {
         let (for_top, for_channels, for_dimensions) = (top_desk.clone(), channel_desk.clone(), dimensions.clone());
         let (workers, rules, state) = (setup.workers, setup.rules, RefCell::new(setup.start.state.clone()));
         let (for_job, for_desk, to_crash) = (mailbox.clone(), desk.clone(), Arc::clone(&crash));
+        let snapshots: Vec<_> = (0..workers).map(|_| Snapshots::default()).collect();
+        let for_index = snapshots.clone();
         let guards = timely::execute(timely::Config::process(workers), move |worker| {
             let first = worker.index() == 0;
             let mut job = job(&setup, worker.index(), Reached::End, &send);
@@ -358,8 +362,12 @@ impl Live {
             job.mailbox = first.then(|| for_job.clone());
             job.serve = Some(Serve {
                 retain_ms: 900_000,
-                desk: first.then(|| for_desk.clone()),
-                reply: Box::new(move |ticket, answer| drop(answers.send(Event::Answer(ticket, answer)))),
+                index: IndexDesk {
+                    snapshots: for_index[worker.index()].clone(),
+                    published: Box::new(|| {}),
+                    desk: first.then(|| for_desk.clone()),
+                    reply: Box::new(move |ticket, answer| drop(answers.send(Event::Answer(ticket, answer)))),
+                },
                 top_desk: first.then(|| for_top.clone()),
                 top_reply: Box::new(move |_, top| drop(tops.send(Event::Top(top)))),
                 channels: ChannelDesk {
@@ -389,6 +397,7 @@ impl Live {
             events,
             mailbox,
             desk,
+            snapshots,
             top_desk,
             channel_desk,
             dimensions,
@@ -548,13 +557,22 @@ impl Live {
         functions
     }
 
+    /// What the dataflow answers, which a snapshot read from outside says as well.
     fn answer(&self, video: &str, kind: &str, functions: Kept, as_of: EventTime) -> Answer {
         let (first, end) = (Minute(0), Minute(u32::MAX));
         let question = Question { video_id: video.into(), event_type: kind.into(), first, end, functions, as_of };
-        assert!(self.desk.ask(1, question));
+        assert!(self.desk.ask(1, question.clone()));
         loop {
             match self.next() {
-                Event::Answer(1, answer) => return answer,
+                Event::Answer(1, answer) => {
+                    let owner = KeyGroup::of(video).owner(self.workers);
+                    match self.snapshots[owner].answer(&question) {
+                        // It may have been merged since.
+                        Some(Answer::Gone { .. }) => {}
+                        outside => assert_eq!(outside.as_ref(), Some(&answer)),
+                    }
+                    return answer;
+                }
                 Event::Answer(other, _) => panic!("nobody asked {other}"),
                 _ => {}
             }

@@ -1,0 +1,147 @@
+//! The index as threads outside the workers see it: a question about a video of this process takes no worker's turn.
+//!
+//! A worker puts a new snapshot up whenever its index has gone on. A snapshot is immutable, and whole: it has all updates at times
+//! before `reached`, so an answer at a frontier that it has reached is the very one that the worker would give.
+
+use std::{
+    ops::Deref,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use differential_dataflow::{
+    difference::Semigroup,
+    trace::{Cursor, Navigable, TraceReader},
+};
+
+use crate::{
+    functions::{Kept, stats::Stats},
+    index::{Measures, Spine},
+    query::{Answer, Cell, Question},
+    series::{SeriesNames, SeriesNo},
+    time::{EventTime, Minute},
+};
+
+/// A batch of the index.
+pub(crate) type Batch<R> = <Spine<R> as TraceReader>::Batch;
+
+/// What reads one.
+pub(crate) type BatchCursor<R> = <<Batch<R> as Deref>::Target as Navigable>::Cursor;
+
+/// The batches of one worker's index at one moment.
+pub(crate) struct Snapshot {
+    pub(crate) counts: Vec<Batch<Measures>>,
+    /// Where any are kept.
+    pub(crate) functions: Option<Vec<Batch<Stats>>>,
+    /// The oldest frontier that can be answered.
+    pub(crate) oldest: EventTime,
+    /// Complete up to here; `None`: the index has ended.
+    pub(crate) reached: Option<EventTime>,
+}
+
+/// The newest snapshot of one worker's index.
+#[derive(Clone, Default)]
+pub struct Snapshots {
+    pub(crate) series: SeriesNames,
+    newest: Arc<RwLock<Option<Arc<Snapshot>>>>,
+}
+
+impl Snapshots {
+    /// Puts a newer one up.
+    pub(crate) fn publish(&self, snapshot: Snapshot) {
+        let older = self.newest.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(snapshot));
+        // Batches that nobody else has are freed here, and no reader waits for that.
+        drop(older);
+    }
+
+    fn newest(&self) -> Option<Arc<Snapshot>> {
+        self.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Up to which frontier questions are answered: 0 until the first snapshot, `EventTime::MAX` once the index has ended.
+    pub fn reached(&self) -> EventTime {
+        self.newest().map_or(0, |snapshot| snapshot.reached.unwrap_or(EventTime::MAX))
+    }
+
+    /// Answers a question about a video that this worker owns; `None` where its `as_of` has not been reached.
+    pub fn answer(&self, question: &Question) -> Option<Answer> {
+        let snapshot = self.newest()?;
+        let is_reached = snapshot.reached.is_none_or(|reached| question.as_of <= reached);
+        is_reached.then(|| snapshot.answer(&self.series, question))
+    }
+}
+
+impl Snapshot {
+    /// The cells of one question, true at its `as_of`, which the snapshot has reached.
+    pub(crate) fn answer(&self, series: &SeriesNames, question: &Question) -> Answer {
+        if question.as_of < self.oldest {
+            return Answer::Gone { oldest: self.oldest };
+        }
+        // Later than the batches: what they name is named.
+        let series = series.read().find(&question.video_id, &question.event_type);
+        let cells = series.map_or_else(Vec::new, |series| cells(read(&self.counts, series, question)));
+        if !question.functions.any() {
+            return Answer::Cells(cells);
+        }
+        let found = series.zip(self.functions.as_ref());
+        let stats = found.map_or_else(Vec::new, |(series, batches)| read(batches, series, question));
+        Answer::Functions(beside(cells, stats, question.functions))
+    }
+}
+
+/// What batches hold of a question's windows at its `as_of`, ascending.
+///
+/// One cursor per batch, never a merged one: `CursorList::seek_val` also seeks those that stand on other keys
+/// (differential-dataflow issue 513).
+fn read<R: Semigroup + Ord + 'static>(batches: &[Batch<R>], series: SeriesNo, question: &Question) -> Vec<(Minute, R)> {
+    let mut found: Vec<(Minute, R)> = Vec::new();
+    for batch in batches {
+        let mut cursor = batch.cursor();
+        cursor.seek_key(batch, &series);
+        if cursor.get_key(batch) != Some(&series) {
+            continue;
+        }
+        cursor.seek_val(batch, &question.first);
+        while let Some(minute) = cursor.get_val(batch).copied().filter(|minute| *minute < question.end) {
+            let mut of_batch: Option<R> = None;
+            cursor.map_times(batch, |time, difference| {
+                if *time < question.as_of {
+                    match &mut of_batch {
+                        Some(sum) => sum.plus_equals(difference),
+                        None => of_batch = Some(difference.clone()),
+                    }
+                }
+            });
+            found.extend(of_batch.map(|sum| (minute, sum)));
+            cursor.step_val(batch);
+        }
+    }
+    // By window alone: the order of a merge does not matter.
+    found.sort_by_key(|(minute, _)| *minute);
+    found.dedup_by(|(next, difference), (minute, sum)| {
+        let is_same = next == minute;
+        if is_same {
+            sum.plus_equals(difference);
+        }
+        is_same
+    });
+    found.retain(|(_, sum)| !sum.is_zero());
+    found
+}
+
+fn cells(found: Vec<(Minute, Measures)>) -> Vec<Cell> {
+    let cell = |(minute, Measures { count })| Cell {
+        minute,
+        count: u64::try_from(count).expect("more is never taken out than was counted"),
+    };
+    found.into_iter().map(cell).collect()
+}
+
+/// Each cell with its functions; none where there are none.
+fn beside(cells: Vec<Cell>, stats: Vec<(Minute, Stats)>, wanted: Kept) -> Vec<(Cell, Stats)> {
+    let mut stats = stats.into_iter().peekable();
+    let with = |cell: Cell| {
+        let found = stats.next_if(|(minute, _)| *minute == cell.minute);
+        (cell, found.map_or_else(Stats::default, |(_, stats)| stats.only(wanted)))
+    };
+    cells.into_iter().map(with).collect()
+}
