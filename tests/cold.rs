@@ -45,25 +45,26 @@ fn tidemark(data_dir: &Path, command: &[&str]) -> live_support::Ended {
     tidemark_with(&[command, &["--data-dir", &dir]].concat(), &settings)
 }
 
-/// One event of each minute of a range, worth its number.
-fn send(server: &Server, data_dir: &Path, minutes: std::ops::Range<u64>) {
-    let event = |minute: u64| {
-        json!({"event_id": minute.to_string(), "video_id": "v", "event_type": "view", "timestamp": BEGIN + minute * MINUTE,
-               "user_id": format!("u{}", minute % 7), "value": minute as f64 / 8.0})
+/// Events by number, each worth it: one every so many minutes.
+fn send(server: &Server, data_dir: &Path, numbers: std::ops::Range<u64>, every: u64) {
+    let event = |number: u64| {
+        json!({"event_id": number.to_string(), "video_id": "v", "event_type": "view",
+               "timestamp": BEGIN + number * every * MINUTE, "user_id": format!("u{}", number % 7),
+               "value": number as f64 / 8.0})
         .to_string()
     };
-    server.client.send(&minutes.map(event).collect::<Vec<_>>());
+    server.client.send(&numbers.map(event).collect::<Vec<_>>());
     server.client.wait_until_visible(&end_offsets(data_dir), SOON);
 }
 
-/// Sends minute after minute from `next` on until windows have left; gives the first that was not sent.
-fn let_leave(server: &Server, data_dir: &Path, mut next: u64, beyond: u64) -> u64 {
+/// Sends event after event from `next` on until the windows before that of `beyond` have left; gives the first that was not sent.
+fn let_leave(server: &Server, data_dir: &Path, mut next: u64, every: u64, beyond: u64) -> u64 {
     wait_for("windows leave memory", SOON, || {
         let before = server.client.checkpoint().unwrap_or(0);
-        send(server, data_dir, next..next + 1);
+        send(server, data_dir, next..next + 1, every);
         next += 1;
         server.client.wait_for_checkpoint_after(before);
-        (BEGIN + beyond * MINUTE <= hot_start(&server.client)).then_some(())
+        (BEGIN + beyond * every * MINUTE <= hot_start(&server.client)).then_some(())
     });
     next
 }
@@ -111,19 +112,20 @@ fn draw(minutes: u64) -> impl Strategy<Value = Draw> {
     })
 }
 
-/// A function of the events of some minutes, each of which has one.
-fn naive(function: &str, minutes: &BTreeSet<u64>) -> f64 {
-    let values = minutes.iter().map(|minute| *minute as f64 / 8.0);
+/// A function of some events.
+fn naive(function: &str, numbers: &BTreeSet<u64>) -> f64 {
+    let values = numbers.iter().map(|number| *number as f64 / 8.0);
     match function {
-        "count" => minutes.len() as f64,
+        "count" => numbers.len() as f64,
         "sum" => values.sum(),
         "max" => values.fold(f64::MIN, f64::max),
-        _ => minutes.iter().map(|minute| minute % 7).collect::<BTreeSet<_>>().len() as f64,
+        _ => numbers.iter().map(|number| number % 7).collect::<BTreeSet<_>>().len() as f64,
     }
 }
 
-/// Asks for ranges that begin and end anywhere.
-fn check_any_range(client: &Client, minutes: u64) {
+/// Asks for ranges that begin and end anywhere around so many events.
+fn check_any_range(client: &Client, events: u64, every: u64) {
+    let minutes = events * every;
     let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
     let looked = runner.run(&draw(minutes), |draw| {
         let Draw { granularity, function, start, end, is_batch } = &draw;
@@ -152,11 +154,11 @@ fn check_any_range(client: &Client, minutes: u64) {
         };
         // The first minute begins a day, so windows can be counted from there.
         let within = start.unwrap_or(0) / width * width..end.map_or(minutes, |end| end.div_ceil(width) * width);
-        let there: BTreeSet<u64> = (0..minutes).filter(|minute| within.contains(minute)).collect();
+        let there: BTreeSet<u64> = (0..events).filter(|number| within.contains(&(number * every))).collect();
         let mut windows: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-        for minute in &there {
-            let first = if *granularity == "all" { start.unwrap_or(0) } else { minute / width * width };
-            windows.entry(time(&first)).or_default().insert(*minute);
+        for number in &there {
+            let first = if *granularity == "all" { start.unwrap_or(0) } else { number * every / width * width };
+            windows.entry(time(&first)).or_default().insert(*number);
         }
         let expect: Vec<_> = windows.iter().map(|(start, of)| (*start, naive(function, of))).collect();
         let point = |point: &Value| (number(&point["start"]), point["value"].as_f64().unwrap());
@@ -175,8 +177,8 @@ fn windows_that_leave_memory_are_answered_audited_and_replayed_as_before() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let server = run(&data_dir).start();
-    send(&server, &data_dir, 0..90);
-    let sent = let_leave(&server, &data_dir, 90, 80);
+    send(&server, &data_dir, 0..90, 1);
+    let sent = let_leave(&server, &data_dir, 90, 1, 80);
     check(&server, sent);
     let too_early = server.client.get(&format!("/v1/top?start={BEGIN}")).unwrap().expect(410);
     assert!(BEGIN + 80 * MINUTE <= number(&too_early["oldest_start"]), "{too_early}");
@@ -185,10 +187,10 @@ fn windows_that_leave_memory_are_answered_audited_and_replayed_as_before() {
     let server = run(&data_dir).workers(3).start();
     server.client.wait_until_visible(&end_offsets(&data_dir), SOON);
     check(&server, sent);
-    check_any_range(&server.client, sent);
-    let sent = let_leave(&server, &data_dir, sent, sent - 4);
+    check_any_range(&server.client, sent, 1);
+    let sent = let_leave(&server, &data_dir, sent, 1, sent - 4);
     check(&server, sent);
-    check_any_range(&server.client, sent);
+    check_any_range(&server.client, sent, 1);
     server.stop();
 
     let shown = tidemark(&data_dir, &["checkpoint", "show"]);
@@ -208,17 +210,33 @@ fn windows_that_leave_memory_are_answered_audited_and_replayed_as_before() {
 }
 
 #[test]
+fn whole_days_that_have_left_are_what_their_minutes_come_to_in_every_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let server = run(&data_dir).supervised(2).workers(1).start();
+    // Two days and a half, an event every seven minutes.
+    send(&server, &data_dir, 0..514, 7);
+    let sent = let_leave(&server, &data_dir, 514, 7, 510);
+    for client in &server.clients {
+        wait_for("all is visible", SOON, || (client.stats("v", "").expect(200)["total"] == sent).then_some(()));
+        // The second time over, days come from the cache.
+        (0..2).for_each(|_| check_any_range(client, sent, 7));
+    }
+    server.stop();
+}
+
+#[test]
 fn every_process_answers_with_the_windows_that_the_store_of_the_first_one_has() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let mut server = run(&data_dir).supervised(2).workers(2).start();
-    send(&server, &data_dir, 0..90);
-    let sent = let_leave(&server, &data_dir, 90, 80);
+    send(&server, &data_dir, 0..90, 1);
+    let sent = let_leave(&server, &data_dir, 90, 1, 80);
     let check = |server: &Server, minutes: u64| {
         for client in &server.clients {
             wait_for("all is visible", SOON, || (client.stats("v", "").expect(200)["total"] == minutes).then_some(()));
             assert!(BEGIN < hot_start(client), "windows have left");
-            check_any_range(client, minutes);
+            check_any_range(client, minutes, 1);
         }
     };
     check(&server, sent);
@@ -227,7 +245,7 @@ fn every_process_answers_with_the_windows_that_the_store_of_the_first_one_has() 
     kill_process(server.pids()[1], Signal::KILL).unwrap();
     server.wait_for_start_after(starts);
     check(&server, sent);
-    let sent = let_leave(&server, &data_dir, sent, sent - 4);
+    let sent = let_leave(&server, &data_dir, sent, 1, sent - 4);
     check(&server, sent);
     server.stop();
     tidemark(&data_dir, &["audit"]).expect(0, &[]);
