@@ -12,7 +12,7 @@ use dataflows::{
     announce::{Announcement, Moment},
     channels::{ChannelAnswer, ChannelQuestion},
     dimensions::Change,
-    port::{BoxError, CountRow, Labels, PartitionId, VideoLabel},
+    port::{BoxError, ColdSeries, ColdWindow, Labels, PartitionId, VideoLabel},
     query::{Answer, Question},
     rollup::Width,
     time::EventTime,
@@ -35,9 +35,8 @@ pub trait Queries: Send + Sync + 'static {
     /// Answers one question at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn ask(&self, question: Question) -> BoxFuture<Option<Answer>>;
 
-    /// Reads windows that have left memory: minutes, or windows of the width where that saves some.
-    fn cold(&self, video_id: String, event_type: String, starts: Range<EventTime>, width: Width)
-    -> BoxFuture<ColdRows>;
+    /// Reads windows that have left memory.
+    fn cold(&self, question: ColdQuestion) -> BoxFuture<ColdRows>;
 
     /// Makes a top list at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>>;
@@ -49,8 +48,27 @@ pub trait Queries: Send + Sync + 'static {
     fn changes(&self) -> tokio::sync::watch::Receiver<EventTime>;
 }
 
+/// Asks for the windows of one video and event type that start within a range that has left memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdQuestion {
+    pub video_id: String,
+    pub event_type: String,
+    pub starts: Range<EventTime>,
+    /// Windows so wide will do where that saves some; minutes where it does not.
+    pub width: Width,
+    /// Whether with what functions are made of.
+    pub functions: bool,
+}
+
+impl ColdQuestion {
+    /// Whose windows.
+    pub fn series(&self) -> ColdSeries<'_> {
+        ColdSeries { video_id: &self.video_id, event_type: &self.event_type, functions: self.functions }
+    }
+}
+
 /// Windows that have left memory, ascending.
-pub type ColdRows = Result<Vec<CountRow>, ColdError>;
+pub type ColdRows = Result<Vec<ColdWindow>, ColdError>;
 
 /// Why windows that have left memory can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -65,15 +83,8 @@ pub enum ColdError {
 
 /// What has left memory.
 pub trait Cold: Send + Sync + 'static {
-    /// The windows of a video and event type that start within a range, ascending: minutes, or windows of the width where that
-    /// saves some. Blocks.
-    fn read(
-        &self,
-        video_id: &str,
-        event_type: &str,
-        starts: Range<EventTime>,
-        width: Width,
-    ) -> Result<Vec<CountRow>, BoxError>;
+    /// The windows asked for, ascending. Blocks.
+    fn read(&self, question: &ColdQuestion) -> Result<Vec<ColdWindow>, BoxError>;
 }
 
 /// One event on its way into the log: already judged well-formed.

@@ -19,7 +19,7 @@ use dataflows::{
         Kept,
         stats::{Detail, Stats},
     },
-    port::{Claim, CountRow, CountSink, Labels, SinkError, Version, VideoLabel},
+    port::{Claim, ColdSeries, ColdWindow, CountRow, CountSink, Labels, SinkError, Version, VideoLabel},
     rollup::Width,
     testkit::{Faulty, Retrying, sink_contract},
     time::MINUTE_MS,
@@ -223,6 +223,46 @@ fn a_range_is_read_across_days_and_of_one_video_and_type() {
     assert_eq!(scan(5, 5), []);
     assert_eq!(tables.scan("v3", "view", 0..MINUTE_MS).unwrap(), []);
     assert!(tables.scan("v1", "view", 0..u64::MAX).is_err());
+}
+
+#[test]
+fn functions_of_final_minutes_are_read_back_whole_and_days_are_found_over_all_time() {
+    let keyspace = Keyspace::new("cold");
+    let mut tables = keyspace.open();
+    const DAY_MS: u64 = 86_400_000;
+    let of = |minute: u64, is_final| {
+        let mut stats = Stats::default();
+        stats.add(Detail { kept: Kept::ALL, value: Some(minute as f64), user: Some(minute) });
+        CountRow { stats: Some(stats), is_final, ..row("v1", minute * MINUTE_MS, 1) }
+    };
+    let bare = CountRow { is_final: true, ..row("v1", 3 * MINUTE_MS, 4) };
+    let far = 20_000 * 1_440;
+    let mut rows = vec![of(1, true), of(2, false), bare, of(1_440, true), of(far, true)];
+    let days = rows.iter().map(|row| CountRow {
+        width: Width::Day,
+        window_start: row.window_start / DAY_MS * DAY_MS,
+        ..row.clone()
+    });
+    let all: Vec<CountRow> = rows.iter().cloned().chain(days).collect();
+    tables.write(version(1, 1), &all).unwrap();
+    let series = ColdSeries { video_id: "v1", event_type: "view", functions: true };
+    // One that may still change is not read from here, so what its functions are made of is not kept.
+    rows[1].stats = None;
+    let window = |row: &CountRow| ColdWindow { start: row.window_start, count: row.count, stats: row.stats.clone() };
+    let windows: Vec<ColdWindow> = rows.iter().map(window).collect();
+    assert_eq!(tables.scan_cold(series, 0..u64::MAX).unwrap(), windows);
+    assert_eq!(tables.scan_cold(series, 2 * MINUTE_MS..DAY_MS).unwrap(), windows[1..3]);
+    let counts = tables.scan_cold(ColdSeries { functions: false, ..series }, MINUTE_MS..DAY_MS + 1).unwrap();
+    assert_eq!(counts, windows[..4].iter().map(|it| ColdWindow { stats: None, ..it.clone() }).collect::<Vec<_>>());
+    assert_eq!(tables.scan_days(series, 0..u64::MAX).unwrap(), [0, DAY_MS, 20_000 * DAY_MS]);
+    let other = ColdSeries { video_id: "v2", ..series };
+    assert!(tables.scan_days(other, 0..u64::MAX).unwrap().is_empty());
+
+    // A retry under a greater version, as after a restart, leaves it as it is.
+    tables.write(version(2, 1), &all).unwrap();
+    assert_eq!(tables.scan_cold(series, 0..u64::MAX).unwrap(), windows);
+    tables.clear().unwrap();
+    assert_eq!(tables.scan_cold(series, 0..u64::MAX).unwrap(), []);
 }
 
 #[test]

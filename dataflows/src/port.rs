@@ -193,6 +193,28 @@ pub struct CountRow {
     pub as_of: EventTime,
 }
 
+/// Whose windows are read back from a sink.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ColdSeries<'a> {
+    /// Of which video.
+    pub video_id: &'a str,
+    /// Of which event type.
+    pub event_type: &'a str,
+    /// Whether with what functions are made of, or counts alone.
+    pub functions: bool,
+}
+
+/// A window that has left memory, and so is final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdWindow {
+    /// Its first millisecond.
+    pub start: EventTime,
+    /// How many events.
+    pub count: u64,
+    /// What its functions are made of, where that was asked for and is kept.
+    pub stats: Option<Stats>,
+}
+
 /// Who writes a sink, and how far: kept in the sink itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {

@@ -31,7 +31,7 @@ use super::{
     params::{self, Fields, Granularity, Subject, TIMES_END, Token, Wanted, When},
     problem::{Problem, quoted},
 };
-use crate::service::{AsOfError, BoxFuture, Names};
+use crate::service::{AsOfError, BoxFuture, ColdQuestion, Names};
 
 /// Questions of one batch that are with the index at a time: enough to hide a round trip, few enough to leave it to others.
 const ASKED_AT_ONCE: usize = 32;
@@ -452,13 +452,19 @@ async fn cold(
     if range.is_empty() {
         return Ok(found);
     }
-    let (video_id, event_type) = (video_id.to_owned(), wanted.event_type.clone());
-    let rows = state.queries.cold(video_id, event_type, range.start.start()..range.end.start(), width).await;
     let needed = wanted.function.needs();
-    for row in rows.map_err(|error| Missed::Refused(Problem::cold(&error, range.end.start())))? {
-        found.cells.push(Cell { minute: Minute::of(row.window_start), count: row.count });
+    let question = ColdQuestion {
+        video_id: video_id.to_owned(),
+        event_type: wanted.event_type.clone(),
+        starts: range.start.start()..range.end.start(),
+        width,
+        functions: needed.any(),
+    };
+    let windows = state.queries.cold(question).await;
+    for window in windows.map_err(|error| Missed::Refused(Problem::cold(&error, range.end.start())))? {
+        found.cells.push(Cell { minute: Minute::of(window.start), count: window.count });
         if needed.any() {
-            found.functions.push(row.stats.unwrap_or_default().only(needed));
+            found.functions.push(window.stats.unwrap_or_default().only(needed));
         }
     }
     Ok(found)

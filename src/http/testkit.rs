@@ -18,9 +18,8 @@ use dataflows::{
         stats::{Detail, Stats},
     },
     ledger::Ledger,
-    port::{CountRow, PartitionId},
+    port::{ColdWindow, PartitionId},
     query::{Answer, Cell, Question},
-    rollup::Width,
     time::{EventTime, Minute},
     top::{Order, Ranked, TopAnswer, TopQuestion},
 };
@@ -35,8 +34,8 @@ use super::{Asked, Limits, State, serve, server::BindError};
 use crate::{
     live::NameCheck,
     service::{
-        AsOfError, BoxFuture, CheckpointFacts, ColdRows, Entry, EventCheck, Facts, Ingest, IngestError, Names, Queries,
-        StatusSource,
+        AsOfError, BoxFuture, CheckpointFacts, ColdQuestion, ColdRows, Entry, EventCheck, Facts, Ingest, IngestError,
+        Names, Queries, StatusSource,
     },
 };
 
@@ -176,35 +175,23 @@ impl Queries for TwinQueries {
         Box::pin(std::future::ready(Some(answer)))
     }
 
-    fn cold(
-        &self,
-        video_id: String,
-        event_type: String,
-        starts: Range<EventTime>,
-        width: Width,
-    ) -> BoxFuture<ColdRows> {
+    fn cold(&self, question: ColdQuestion) -> BoxFuture<ColdRows> {
+        let ColdQuestion { video_id, event_type, starts, width, functions } = question;
         let minutes = Minute::of(starts.start).0..Minute::of(starts.end).0;
         assert!(minutes.end <= self.hot_from.lock().unwrap().0, "what is in memory is not read from elsewhere");
-        let row = |(cell, stats): (Cell, Stats)| CountRow {
-            width: Width::Minute,
-            video_id: video_id.clone(),
-            event_type: event_type.clone(),
-            window_start: cell.minute.start(),
-            count: cell.count,
-            stats: Some(stats),
-            is_final: true,
-            as_of: 0,
+        let window = |(cell, stats): (Cell, Stats)| {
+            let stats = functions.then_some(stats);
+            ColdWindow { start: cell.minute.start(), count: cell.count, stats }
         };
         let windows = self.windows(&video_id, &event_type, minutes, EventTime::MAX);
-        let mut rows: Vec<CountRow> = windows.into_iter().map(row).collect();
+        let mut rows: Vec<_> = windows.into_iter().map(window).collect();
         rows.dedup_by(|next, row| {
-            let start = width.start(Minute::of(next.window_start));
-            let is_merged = start == width.start(Minute::of(row.window_start))
-                && starts.start <= start
-                && width.end(start) <= starts.end;
+            let start = width.start(Minute::of(next.start));
+            let is_merged =
+                start == width.start(Minute::of(row.start)) && starts.start <= start && width.end(start) <= starts.end;
             if is_merged {
                 row.count += next.count;
-                row.stats.as_mut().unwrap().merge(next.stats.as_ref().unwrap());
+                row.stats.as_mut().zip(next.stats.as_ref()).into_iter().for_each(|(all, stats)| all.merge(stats));
             }
             is_merged
         });

@@ -4,7 +4,7 @@ use std::{ops::Range, time::Duration};
 
 use connectors::cassandra::Tables;
 use dataflows::{
-    port::{BoxError, CountRow},
+    port::{BoxError, ColdSeries, ColdWindow},
     time::EventTime,
 };
 
@@ -24,11 +24,11 @@ pub fn open(settings: &Settings, place: &Place) -> Result<Tables, Failure> {
 }
 
 impl Minutes for Tables {
-    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError> {
-        Ok(self.scan_whole(video_id, event_type, starts)?)
+    fn read(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, BoxError> {
+        Ok(self.scan_cold(series, starts)?)
     }
 
-    fn days(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
-        Ok(self.scan_days(video_id, event_type, starts)?)
+    fn days(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
+        Ok(self.scan_days(series, starts)?)
     }
 }

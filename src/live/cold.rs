@@ -7,38 +7,41 @@ use std::{ops::Range, sync::Arc};
 
 use connectors::cells;
 use dataflows::{
-    port::{BoxError, CountRow},
+    port::{BoxError, ColdSeries, ColdWindow},
     rollup::Width,
     time::{EventTime, Minute, floor_to},
 };
 use quick_cache::{Weighter, sync::Cache};
 
-use crate::service::Cold;
+use crate::service::{Cold, ColdQuestion};
 
 /// What all days in the cache may come to, bytes as they are put together for the way.
-const CACHE_BYTES: u64 = 32 << 20;
+const CACHE_BYTES: u64 = 64 << 20;
 
 /// A day of counts alone, with an event in each hour, about.
 const USUAL_DAY_BYTES: u64 = 1 << 10;
+
+/// Of more days it is asked first which of them there are.
+const DAYS_AT_ONCE: u64 = 400;
 
 const DAY_MS: u64 = 24 * 60 * 60_000;
 
 /// Where windows go that leave memory.
 pub trait Minutes: Send + Sync + 'static {
-    /// The minutes of a video and event type that start within a range, ascending. Blocks.
-    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError>;
+    /// The minutes of a series that start within a range, ascending. Blocks.
+    fn read(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, BoxError>;
 
     /// The beginnings of the days in a range that have any, ascending. Blocks.
-    fn days(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError>;
+    fn days(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError>;
 }
 
-/// A day of one video and event type.
-type Key = (String, String, EventTime);
+/// A day of one video and event type, with functions or without.
+type Key = (String, String, bool, EventTime);
 
-/// It, as hours and as one.
+/// It, as hours and as one; both are empty where it has no event.
 struct Day {
-    hours: Vec<CountRow>,
-    whole: Option<CountRow>,
+    hours: Vec<ColdWindow>,
+    whole: Option<ColdWindow>,
     bytes: u64,
 }
 
@@ -46,7 +49,7 @@ struct Day {
 struct Bytes;
 
 impl Weighter<Key, Arc<Day>> for Bytes {
-    fn weight(&self, (video_id, event_type, _): &Key, day: &Arc<Day>) -> u64 {
+    fn weight(&self, (video_id, event_type, ..): &Key, day: &Arc<Day>) -> u64 {
         (video_id.len() + event_type.len()) as u64 + day.bytes
     }
 }
@@ -54,49 +57,66 @@ impl Weighter<Key, Arc<Day>> for Bytes {
 /// What has left memory, with whole days at hand that were asked for of late.
 pub struct ColdDays<M> {
     minutes: M,
-    days: Cache<Key, Arc<Day>, Bytes>,
+    cache: Cache<Key, Arc<Day>, Bytes>,
 }
 
 impl<M: Minutes> ColdDays<M> {
     /// With an empty cache.
     pub fn new(minutes: M) -> Self {
-        let days = Cache::with_weighter((CACHE_BYTES / USUAL_DAY_BYTES) as usize, CACHE_BYTES, Bytes);
-        Self { minutes, days }
+        let cache = Cache::with_weighter((CACHE_BYTES / USUAL_DAY_BYTES) as usize, CACHE_BYTES, Bytes);
+        Self { minutes, cache }
     }
 
-    fn day(&self, video_id: &str, event_type: &str, start: EventTime) -> Result<Arc<Day>, BoxError> {
-        let key = (video_id.to_owned(), event_type.to_owned(), start);
-        self.days.get_or_insert_with(&key, || {
-            let minutes = self.minutes.read(video_id, event_type, start..start + DAY_MS)?;
-            Ok(Arc::new(Day::of(&minutes)))
-        })
+    /// Whole days in their order; what is not at hand is read, as many of them at once as there are side by side.
+    fn days(&self, series: ColdSeries<'_>, whole: Range<EventTime>) -> Result<Vec<Arc<Day>>, BoxError> {
+        let starts: Vec<EventTime> = match (whole.end - whole.start) / DAY_MS {
+            few if few <= DAYS_AT_ONCE => whole.step_by(DAY_MS as usize).collect(),
+            _ => self.minutes.days(series, whole)?,
+        };
+        let key = |start| (series.video_id.to_owned(), series.event_type.to_owned(), series.functions, start);
+        let found: Vec<_> = starts.iter().map(|start| (*start, self.cache.get(&key(*start)))).collect();
+        let mut days = Vec::with_capacity(found.len());
+        let is_beside = |one: &(EventTime, Option<_>), next: &(EventTime, Option<_>)| {
+            one.1.is_some() == next.1.is_some() && (one.1.is_some() || one.0 + DAY_MS == next.0)
+        };
+        for run in found.chunk_by(is_beside) {
+            if run[0].1.is_some() {
+                days.extend(run.iter().filter_map(|(_, day)| day.clone()));
+                continue;
+            }
+            let read = self.minutes.read(series, run[0].0..run[run.len() - 1].0 + DAY_MS)?;
+            let mut rest = &read[..];
+            for (start, _) in run {
+                let (of_day, others) = rest.split_at(rest.partition_point(|window| window.start < start + DAY_MS));
+                let day = Arc::new(Day::of(of_day));
+                self.cache.insert(key(*start), Arc::clone(&day));
+                days.push(day);
+                rest = others;
+            }
+        }
+        Ok(days)
     }
 }
 
 impl<M: Minutes> Cold for ColdDays<M> {
-    fn read(
-        &self,
-        video_id: &str,
-        event_type: &str,
-        starts: Range<EventTime>,
-        width: Width,
-    ) -> Result<Vec<CountRow>, BoxError> {
+    fn read(&self, question: &ColdQuestion) -> Result<Vec<ColdWindow>, BoxError> {
+        let (series, starts) = (question.series(), question.starts.clone());
         let whole = starts.start.next_multiple_of(DAY_MS)..floor_to(starts.end, DAY_MS);
-        if width == Width::Minute || whole.is_empty() {
-            return self.minutes.read(video_id, event_type, starts);
+        if question.width == Width::Minute || whole.is_empty() {
+            return self.minutes.read(series, starts);
         }
-        let mut rows = self.minutes.read(video_id, event_type, starts.start..whole.start)?;
-        for start in self.minutes.days(video_id, event_type, whole.clone())? {
-            let day = self.day(video_id, event_type, start)?;
-            rows.extend_from_slice(if width == Width::Hour { &day.hours } else { day.whole.as_slice() });
+        let mut windows = self.minutes.read(series, starts.start..whole.start)?;
+        for day in self.days(series, whole.clone())? {
+            let of_day = if question.width == Width::Hour { &day.hours } else { day.whole.as_slice() };
+            windows.extend_from_slice(of_day);
         }
-        rows.extend(self.minutes.read(video_id, event_type, whole.end..starts.end)?);
-        Ok(rows)
+        windows.extend(self.minutes.read(series, whole.end..starts.end)?);
+        Ok(windows)
     }
 }
 
 impl Day {
-    fn of(minutes: &[CountRow]) -> Self {
+    fn of(minutes: &[ColdWindow]) -> Self {
         let hours = rolled(minutes, Width::Hour);
         let whole = rolled(&hours, Width::Day).pop();
         let bytes = (cells::encode(&hours).len() + cells::encode(whole.as_slice()).len()) as u64;
@@ -104,19 +124,17 @@ impl Day {
     }
 }
 
-/// The windows of a width that ascending narrower ones of one series come to.
-fn rolled(rows: &[CountRow], width: Width) -> Vec<CountRow> {
-    let start = |row: &CountRow| width.start(Minute::of(row.window_start));
-    rows.chunk_by(|one, next| start(one) == start(next)).map(|rows| merged(rows, width, start(&rows[0]))).collect()
+/// The windows of a width that ascending narrower ones come to.
+fn rolled(windows: &[ColdWindow], width: Width) -> Vec<ColdWindow> {
+    let start = |window: &ColdWindow| width.start(Minute::of(window.start));
+    windows.chunk_by(|one, next| start(one) == start(next)).map(|some| merged(some, start(&some[0]))).collect()
 }
 
-fn merged(rows: &[CountRow], width: Width, window_start: EventTime) -> CountRow {
-    let mut all = CountRow { width, window_start, ..rows[0].clone() };
-    for row in &rows[1..] {
-        all.count += row.count;
-        all.is_final &= row.is_final;
-        all.as_of = all.as_of.max(row.as_of);
-        match (&mut all.stats, &row.stats) {
+fn merged(windows: &[ColdWindow], start: EventTime) -> ColdWindow {
+    let mut all = ColdWindow { start, ..windows[0].clone() };
+    for window in &windows[1..] {
+        all.count += window.count;
+        match (&mut all.stats, &window.stats) {
             (Some(all), Some(stats)) => all.merge(stats),
             (None, Some(stats)) => all.stats = Some(stats.clone()),
             (_, None) => {}
@@ -139,48 +157,44 @@ mod tests {
 
     const HOUR: u64 = 3_600_000;
 
-    /// Rows of one series, and what was read of them.
+    /// Windows of one series, and what was read of them.
     #[derive(Default)]
     struct Rows {
-        rows: Vec<CountRow>,
+        rows: Vec<ColdWindow>,
         read: Mutex<Vec<Range<EventTime>>>,
     }
 
     impl Minutes for Arc<Rows> {
-        fn read(&self, _: &str, _: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError> {
+        fn read(&self, _: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, BoxError> {
             if !starts.is_empty() {
                 self.read.lock().unwrap().push(starts.clone());
             }
-            Ok(self.rows.iter().filter(|row| starts.contains(&row.window_start)).cloned().collect())
+            Ok(self.rows.iter().filter(|row| starts.contains(&row.start)).cloned().collect())
         }
 
-        fn days(&self, _: &str, _: &str, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
-            let mut days: Vec<_> = self.rows.iter().map(|row| floor_to(row.window_start, DAY_MS)).collect();
+        fn days(&self, _: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
+            let mut days: Vec<_> = self.rows.iter().map(|row| floor_to(row.start, DAY_MS)).collect();
             days.dedup();
             days.retain(|day| starts.contains(day));
             Ok(days)
         }
     }
 
-    fn row(window_start: EventTime, count: u64) -> CountRow {
+    fn row(start: EventTime, count: u64) -> ColdWindow {
         let mut stats = Stats::default();
         for event in 0..count {
-            stats.add(Detail { kept: Kept::ALL, value: Some(0.1 * event as f64), user: Some(window_start + event) });
+            stats.add(Detail { kept: Kept::ALL, value: Some(0.1 * event as f64), user: Some(start + event) });
         }
-        CountRow {
-            width: Width::Minute,
-            video_id: "v".into(),
-            event_type: "view".into(),
-            window_start,
-            count,
-            stats: (count % 3 != 0).then_some(stats),
-            is_final: true,
-            as_of: window_start + 1,
-        }
+        ColdWindow { start, count, stats: (count % 3 != 0).then_some(stats) }
     }
 
-    fn sums(rows: &[CountRow], width: Width) -> Vec<(EventTime, u64, Option<Stats>)> {
-        rolled(rows, width).into_iter().map(|row| (row.window_start, row.count, row.stats)).collect()
+    fn ask(cold: &ColdDays<Arc<Rows>>, starts: Range<EventTime>, width: Width) -> Vec<ColdWindow> {
+        let (video_id, event_type) = ("v".to_owned(), "view".to_owned());
+        cold.read(&ColdQuestion { video_id, event_type, starts, width, functions: true }).unwrap()
+    }
+
+    fn sums(rows: &[ColdWindow], width: Width) -> Vec<(EventTime, u64, Option<Stats>)> {
+        rolled(rows, width).into_iter().map(|row| (row.start, row.count, row.stats)).collect()
     }
 
     #[test]
@@ -193,16 +207,19 @@ mod tests {
         for width in [Width::Minute, Width::Hour, Width::Day] {
             for range in [0..0, 0..5 * DAY_MS, HOUR..4 * DAY_MS + HOUR, DAY_MS..DAY_MS + HOUR, 3 * HOUR..DAY_MS - HOUR]
             {
-                let expected: Vec<_> =
-                    rows.rows.iter().filter(|row| range.contains(&row.window_start)).cloned().collect();
-                let found = cold.read("v", "view", range.clone(), width).unwrap();
+                let expected: Vec<_> = rows.rows.iter().filter(|row| range.contains(&row.start)).cloned().collect();
+                let found = ask(&cold, range.clone(), width);
                 assert_eq!(sums(&found, width), sums(&expected, width), "{range:?} {width:?}");
                 assert_eq!(sums(&found, Width::Day), sums(&expected, Width::Day), "{range:?} {width:?}");
             }
         }
         rows.read.lock().unwrap().clear();
-        let days = cold.read("v", "view", HOUR..5 * DAY_MS, Width::Day).unwrap();
+        let days = ask(&cold, HOUR..5 * DAY_MS, Width::Day);
         assert_eq!(*rows.read.lock().unwrap(), [HOUR..DAY_MS], "the rest is at hand");
-        assert_eq!(days.iter().filter(|row| row.width == Width::Day).count(), 3);
+        assert_eq!(days.iter().filter(|row| row.start % DAY_MS == 0).count(), 3);
+        ask(&cold, 3 * DAY_MS..1_000 * DAY_MS, Width::Day);
+        ask(&cold, DAY_MS..8 * DAY_MS, Width::Day);
+        let read = rows.read.lock().unwrap().clone();
+        assert_eq!(read[1..], [5 * DAY_MS..8 * DAY_MS], "days side by side at once, and only those that there may be");
     }
 }

@@ -5,9 +5,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 use connectors::cells;
 use dataflows::{
     announce::PartitionState,
-    port::{BoxError, CountRow, PartitionId, PartitionReader, SourceError},
-    rollup::Width,
-    time::EventTime,
+    port::{BoxError, ColdWindow, PartitionId, PartitionReader, SourceError},
 };
 use serde::Deserialize;
 
@@ -20,7 +18,7 @@ use crate::{
     engine::SendReader,
     exit::Failure,
     http::{Token, percent},
-    service::{BoxFuture, Cold, Entry, Ingest, IngestError},
+    service::{BoxFuture, Cold, ColdQuestion, Entry, Ingest, IngestError},
     token,
 };
 
@@ -103,16 +101,11 @@ impl ColdOfFirst {
 }
 
 impl Cold for ColdOfFirst {
-    fn read(
-        &self,
-        video_id: &str,
-        event_type: &str,
-        starts: Range<EventTime>,
-        width: Width,
-    ) -> Result<Vec<CountRow>, BoxError> {
-        let (video, kind, Range { start, end }) = (percent::encode(video_id), percent::encode(event_type), starts);
+    fn read(&self, question: &ColdQuestion) -> Result<Vec<ColdWindow>, BoxError> {
+        let ColdQuestion { video_id, event_type, starts: Range { start, end }, width, functions } = question;
+        let (video, kind) = (percent::encode(video_id), percent::encode(event_type));
         let mut request = self.agent.get(format!(
-            "{}?video_id={video}&event_type={kind}&start={start}&end={end}&width={}",
+            "{}?video_id={video}&event_type={kind}&start={start}&end={end}&width={}&functions={functions}",
             self.url,
             width.as_str()
         ));
@@ -124,7 +117,7 @@ impl Cold for ColdOfFirst {
             return Err(format!("the first process answered {}", answer.status()).into());
         }
         let bytes = answer.body_mut().with_config().limit(CELLS_BYTES_MAX).read_to_vec()?;
-        cells::decode(video_id, event_type, &bytes).ok_or_else(|| "the first process is of another build".into())
+        cells::decode(&bytes).ok_or_else(|| "the first process is of another build".into())
     }
 }
 

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use connectors::embedded::{checkpoints::CheckpointDir, letters::LetterDir, store::Store};
 use dataflows::{
-    port::{BoxError, CheckpointStore, CountRow, CountSink, LetterSink},
+    port::{BoxError, CheckpointStore, ColdSeries, ColdWindow, CountSink, LetterSink},
     time::EventTime,
 };
 
@@ -61,12 +61,12 @@ pub struct Rows {
 }
 
 impl Minutes for Store {
-    fn read(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, BoxError> {
-        Ok(self.scan(video_id, event_type, starts)?)
+    fn read(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, BoxError> {
+        Ok(self.scan_cold(series, starts)?)
     }
 
-    fn days(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
-        Ok(self.scan_days(video_id, event_type, starts)?)
+    fn days(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
+        Ok(self.scan_days(series, starts)?)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, VecDeque},
     future::ready,
-    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +15,6 @@ use dataflows::{
     identity::KeyGroup,
     index::Questions,
     query::{Answer, Question},
-    rollup::Width,
     snapshot::Snapshots,
     time::{END_OF_TIME, EventTime},
     top::{TopAnswer, TopQuestion},
@@ -24,7 +22,7 @@ use dataflows::{
 use tokio::sync::{oneshot, watch};
 
 use super::cluster::Place;
-use crate::service::{BoxFuture, Cold, ColdError, ColdRows, Queries};
+use crate::service::{BoxFuture, Cold, ColdError, ColdQuestion, ColdRows, Queries};
 
 /// Windows that are read at once, minutes; more of them don't keep the threads that serve others.
 const SHORT_MINUTES: u32 = 2 * 24 * 60;
@@ -198,15 +196,9 @@ impl Queries for Shelf {
         Box::pin(async move { read.await.expect("a panic aborts the process") })
     }
 
-    fn cold(
-        &self,
-        video_id: String,
-        event_type: String,
-        starts: Range<EventTime>,
-        width: Width,
-    ) -> BoxFuture<ColdRows> {
+    fn cold(&self, question: ColdQuestion) -> BoxFuture<ColdRows> {
         let Some(cold) = self.cold.clone() else { return Box::pin(ready(Err(ColdError::Elsewhere))) };
-        let read = tokio::task::spawn_blocking(move || cold.read(&video_id, &event_type, starts, width));
+        let read = tokio::task::spawn_blocking(move || cold.read(&question));
         Box::pin(async move {
             let rows = read.await.expect("a panic aborts the process");
             rows.map_err(ColdError::Failed)

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod ranges;
 pub mod stage;
 pub mod tmpfs;
 pub mod traffic;

@@ -35,7 +35,7 @@ use std::{
 };
 
 use dataflows::{
-    port::{Claim, CountRow, CountSink, Labels, SinkError, Version},
+    port::{Claim, ColdSeries, ColdWindow, CountRow, CountSink, Labels, SinkError, Version},
     time::EventTime,
 };
 use scylla::{client::session::Session, statement::Statement};
@@ -138,29 +138,22 @@ impl Tables {
         self.shared.worker.ask(scan::range(link, video_id, event_type, starts))
     }
 
-    /// The rows of the windows that start in the range, ascending, with their functions where they are final. Of a range of any
-    /// width only the days are read that have any.
-    pub fn scan_whole(
+    /// The windows of a series that start in a range of any width, ascending: functions are there for final ones.
+    pub fn scan_cold(
         &self,
-        video_id: &str,
-        event_type: &str,
+        series: ColdSeries<'_>,
         starts: Range<EventTime>,
-    ) -> Result<Vec<CountRow>, CassandraError> {
-        let link = Arc::clone(&self.shared.link);
-        let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
-        self.shared.worker.ask(scan::whole(link, video_id, event_type, starts))
+    ) -> Result<Vec<ColdWindow>, CassandraError> {
+        self.shared.worker.ask(scan::cold(Arc::clone(&self.shared.link), series.into(), starts))
     }
 
     /// The beginnings of the days that start in the range and have any of a series' windows, ascending.
     pub fn scan_days(
         &self,
-        video_id: &str,
-        event_type: &str,
+        series: ColdSeries<'_>,
         starts: Range<EventTime>,
     ) -> Result<Vec<EventTime>, CassandraError> {
-        let link = Arc::clone(&self.shared.link);
-        let (video_id, event_type) = (video_id.to_owned(), event_type.to_owned());
-        self.shared.worker.ask(async move { scan::days(&link, &video_id, &event_type, starts).await })
+        self.shared.worker.ask(scan::days(Arc::clone(&self.shared.link), series.into(), starts))
     }
 
     /// Visits every row, the windows of one video, event type and day together and ascending, all else in no order,

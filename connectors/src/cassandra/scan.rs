@@ -8,7 +8,11 @@ use std::{
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use dataflows::{
-    checkpoint::frame::FieldReader, functions::stats::Stats, port::CountRow, rollup::Width, time::EventTime,
+    checkpoint::frame::FieldReader,
+    functions::stats::Stats,
+    port::{ColdSeries, ColdWindow, CountRow},
+    rollup::Width,
+    time::EventTime,
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use scylla::{
@@ -108,58 +112,84 @@ async fn read(
     }
 }
 
-/// The same with the functions of final windows, whatever the width of the range.
-pub(super) async fn whole(
+/// Whose windows, for work on our threads.
+#[derive(Clone)]
+pub(super) struct Series {
+    video_id: Arc<str>,
+    event_type: Arc<str>,
+    functions: bool,
+}
+
+impl From<ColdSeries<'_>> for Series {
+    fn from(ColdSeries { video_id, event_type, functions }: ColdSeries<'_>) -> Self {
+        Self { video_id: video_id.into(), event_type: event_type.into(), functions }
+    }
+}
+
+/// The windows of a series that start in the range, ascending. Of many days only those are read that have any.
+pub(super) async fn cold(
     link: Arc<Link>,
-    video_id: String,
-    event_type: String,
+    series: Series,
     starts: Range<EventTime>,
-) -> Result<Vec<CountRow>, CassandraError> {
+) -> Result<Vec<ColdWindow>, CassandraError> {
     // The first one may begin within a day.
     let first = starts.start / DAY_MS * DAY_MS;
     let days = match starts.end.saturating_sub(first).div_ceil(DAY_MS) {
         few if few <= DAYS_AT_ONCE as u64 => (first..starts.end).step_by(DAY_MS as usize).collect(),
-        _ => days(&link, &video_id, &event_type, first..starts.end).await?,
+        _ => days(Arc::clone(&link), series.clone(), first..starts.end).await?,
     };
-    let (video_id, event_type): (Arc<str>, Arc<str>) = (video_id.into(), event_type.into());
     let (from, until) = (cql_time_or_last(starts.start), cql_time_or_last(starts.end));
+    let Series { video_id, event_type, functions } = series;
     let one = |day: EventTime| {
         let values = cql_day(day).map(|day| (Arc::clone(&video_id), Arc::clone(&event_type), day, from, until));
-        whole_day(Arc::clone(&link), values.ok_or_else(|| too_wide(&link, &starts)))
+        cold_day(Arc::clone(&link), values.ok_or_else(|| too_wide(&link, &starts)), functions)
     };
-    let found: Vec<Vec<CountRow>> = stream::iter(days).map(one).buffered(DAYS_AT_ONCE).try_collect().await?;
+    let found: Vec<Vec<ColdWindow>> = stream::iter(days).map(one).buffered(DAYS_AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
 }
 
-async fn whole_day(link: Arc<Link>, values: Result<Day, CassandraError>) -> Result<Vec<CountRow>, CassandraError> {
-    let (values, statement) = (values?, &link.statements.scan_functions);
-    let (rows, functions) =
-        tokio::try_join!(one_day(Arc::clone(&link), Ok(values.clone())), read(&link, statement, &values))?;
-    let text = statement.get_statement();
-    let mut functions = answer::typed::<(CqlTimestamp, Vec<u8>)>(text, functions)?.into_iter().peekable();
-    let with = |row: CountRow| {
-        let start = CqlTimestamp(i64::try_from(row.window_start).unwrap_or(i64::MAX));
-        while functions.next_if(|(other, _)| other.0 < start.0).is_some() {}
-        let bytes = functions.next_if(|(other, _)| other.0 == start.0).map(|(_, bytes)| bytes);
-        let decode = |bytes: Vec<u8>| {
-            let stats = Stats::decode(&mut FieldReader(&bytes));
-            stats.ok_or_else(|| CassandraError::of_answer(text, format!("{} bytes are no functions", bytes.len())))
-        };
-        Ok(CountRow { stats: bytes.map(decode).transpose()?, ..row })
+async fn cold_day(
+    link: Arc<Link>,
+    values: Result<Day, CassandraError>,
+    functions: bool,
+) -> Result<Vec<ColdWindow>, CassandraError> {
+    let values = values?;
+    let stats = async { if functions { stats_of(&link, &values).await } else { Ok(Vec::new()) } };
+    let (rows, stats) = tokio::try_join!(one_day(Arc::clone(&link), Ok(values.clone())), stats)?;
+    let mut stats = stats.into_iter().peekable();
+    let window = |row: CountRow| {
+        let CountRow { window_start: start, count, .. } = row;
+        while stats.next_if(|(other, _)| *other < start).is_some() {}
+        ColdWindow { start, count, stats: stats.next_if(|(other, _)| *other == start).map(|(_, stats)| stats) }
     };
-    rows.into_iter().map(with).collect()
+    Ok(rows.into_iter().map(window).collect())
+}
+
+/// What the functions of a day's windows are made of, ascending.
+async fn stats_of(link: &Link, values: &Day) -> Result<Vec<(EventTime, Stats)>, CassandraError> {
+    let statement = &link.statements.scan_functions;
+    let text = statement.get_statement();
+    let stored = answer::typed::<(CqlTimestamp, Option<Vec<u8>>)>(text, read(link, statement, values).await?)?;
+    // Null where somebody else has written.
+    let stored = stored.into_iter().filter_map(|(start, bytes)| Some((u64::try_from(start.0).ok()?, bytes?)));
+    let decode = |(start, bytes): (EventTime, Vec<u8>)| {
+        let mut fields = FieldReader(&bytes);
+        let stats = Stats::decode(&mut fields).filter(|_| fields.is_done());
+        let none = || CassandraError::of_answer(text, format!("the {} bytes at {start} are no functions", bytes.len()));
+        Ok((start, stats.ok_or_else(none)?))
+    };
+    stored.map(decode).collect()
 }
 
 /// The beginnings of the days that start in the range and have any window of the series.
 pub(super) async fn days(
-    link: &Link,
-    video_id: &str,
-    event_type: &str,
+    link: Arc<Link>,
+    series: Series,
     starts: Range<EventTime>,
 ) -> Result<Vec<EventTime>, CassandraError> {
     let statement = &link.statements.scan_days;
     let (from, until) = (cql_time_or_last(starts.start), cql_time_or_last(starts.end));
-    let found = read(link, statement, &(video_id, event_type, from, until)).await?;
+    let found = read(&link, statement, &(series.video_id, series.event_type, from, until)).await?;
     let starts = answer::typed::<(CqlTimestamp,)>(statement.get_statement(), found)?;
     Ok(starts.into_iter().filter_map(|(start,)| u64::try_from(start.0).ok()).collect())
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use dataflows::{
-    port::{Claim, CountRow, CountSink, SinkError, Version},
+    port::{Claim, ColdSeries, ColdWindow, CountRow, CountSink, SinkError, Version},
     rollup::Width,
     time::{EventTime, Minute},
 };
@@ -130,32 +130,53 @@ impl Store {
         Ok(rows)
     }
 
+    /// The windows of a series that start in the range, ascending.
+    pub fn scan_cold(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, Error> {
+        let mut windows = Vec::new();
+        self.visit(series, starts, |window| {
+            windows.push(window);
+            None
+        })?;
+        Ok(windows)
+    }
+
     /// The beginnings of the days in the range that have any of a series' windows, ascending.
-    pub fn scan_days(
-        &self,
-        video_id: &str,
-        event_type: &str,
-        starts: Range<EventTime>,
-    ) -> Result<Vec<EventTime>, Error> {
-        let Some(prefix) = layout::prefix(video_id, event_type) else {
-            return Ok(Vec::new());
-        };
-        let bound = |start: EventTime| [&prefix[..], &start.to_be_bytes()].concat();
+    pub fn scan_days(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<EventTime>, Error> {
         let mut days = Vec::new();
-        self.read(|opened| {
-            let snapshot = opened.database.snapshot();
-            let mut from = starts.start;
-            // From day to day, over the rest of each.
-            while from < starts.end
-                && let Some(guard) = snapshot.range(&opened.minutes, bound(from)..bound(starts.end)).next()
-            {
-                let day = Width::Day.start(Minute::of(self.row(guard)?.window_start));
-                days.push(day);
-                from = Width::Day.end(day);
-            }
-            Ok(())
+        self.visit(ColdSeries { functions: false, ..series }, starts, |window| {
+            let day = Width::Day.start(Minute::of(window.start));
+            days.push(day);
+            Some(Width::Day.end(day))
         })?;
         Ok(days)
+    }
+
+    /// Visits the windows of a series that start in the range, ascending; those before what `visit` gives are left out.
+    fn visit(
+        &self,
+        series: ColdSeries<'_>,
+        starts: Range<EventTime>,
+        mut visit: impl FnMut(ColdWindow) -> Option<EventTime>,
+    ) -> Result<(), Error> {
+        let Some(prefix) = layout::prefix(series.video_id, series.event_type) else {
+            return Ok(());
+        };
+        let bound = |start: EventTime| [&prefix[..], &start.to_be_bytes()].concat();
+        self.read(|opened| {
+            let snapshot = opened.database.snapshot();
+            let mut from = Some(starts.start);
+            while let Some(start) = from.take().filter(|start| *start < starts.end) {
+                for guard in snapshot.range(&opened.minutes, bound(start)..bound(starts.end)) {
+                    let (key, value) = guard.into_inner().map_err(|cause| self.failed(cause))?;
+                    let window = layout::window(&key, &value, series.functions).ok_or_else(|| self.corrupt(&key))?;
+                    from = visit(window);
+                    if from.is_some() {
+                        break;
+                    }
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Visits every row as of now, ascending by video, event type and window, until `visit` breaks.

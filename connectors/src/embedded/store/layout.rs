@@ -17,7 +17,7 @@ use dataflows::{
     checkpoint::frame::{FieldReader, Fields},
     event::{EVENT_TYPE_BYTES_MAX, ID_BYTES_MAX},
     functions::stats::Stats,
-    port::{Claim, CountRow, Version},
+    port::{Claim, ColdWindow, CountRow, Version},
     rollup::Width,
     time::EventTime,
 };
@@ -90,6 +90,14 @@ pub(super) fn row(key: &[u8], value: &[u8]) -> Option<(Version, CountRow)> {
         },
     };
     Some((version, row))
+}
+
+/// What is read back of a row, with its functions or without; `None` if it is none.
+pub(super) fn window(key: &[u8], value: &[u8], functions: bool) -> Option<ColdWindow> {
+    version_of_value(value)?;
+    let (_, start) = key.split_last_chunk::<8>()?;
+    let stats = if functions { stats(value)? } else { None };
+    Some(ColdWindow { start: u64::from_be_bytes(*start), count: number(value, 17)?, stats })
 }
 
 /// The version that a row's value was written under.
