@@ -3,11 +3,12 @@
 local kind, videos, now_ms = os.getenv("KIND"), tonumber(os.getenv("VIDEOS")), tonumber(os.getenv("NOW_MS"))
 local minute, hour, day = 60000, 3600000, 86400000
 
-local function video() return string.format("v%07d", math.random(0, videos - 1)) end
+-- The lower the number, the more events.
+local function video(among) return string.format("v%07d", math.random(0, (among or videos) - 1)) end
 
-local function stats(length, granularity, end_ms)
+local function stats(length, granularity, end_ms, among)
     local last = math.floor((end_ms or now_ms) / minute) * minute
-    return string.format("/v1/videos/%s/stats?granularity=%s&start=%d&end=%d", video(), granularity, last - length, last)
+    return string.format("/v1/videos/%s/stats?granularity=%s&start=%d&end=%d", video(among), granularity, last - length, last)
 end
 
 local function batch()
@@ -21,6 +22,7 @@ end
 local asks = {
     ["one minute"] = function() return stats(minute, "minute", now_ms - math.random(0, day)) end,
     ["a day by minute"] = function() return stats(day, "minute") end,
+    ["a day by minute, each with events"] = function() return stats(day, "minute", now_ms, 1) end,
     ["a day as one"] = function() return stats(day, "all") end,
     ["30 days by hour"] = function() return stats(30 * day, "hour") end,
     ["30 days by day"] = function() return stats(30 * day, "day") end,

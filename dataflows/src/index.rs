@@ -30,7 +30,7 @@ use crate::{
     query::{Answer, Question},
     series::{SeriesNames, SeriesNo},
     shared::SharedSpine,
-    snapshot::{Batch, Snapshot, Snapshots},
+    snapshot::{Batch, Publisher, Snapshot, Snapshots},
     time::{EventTime, Minute},
 };
 
@@ -129,6 +129,7 @@ pub fn answers<'scope>(
     let resumed = hub.with(|shared| shared.applied);
     let functions = functions.map(|functions| functions.trace);
     let mut book = Book::new(counts.trace, snapshots.series.clone(), retain_ms, resumed).with_functions(functions);
+    let mut publisher = Publisher::new(snapshots);
     let mut parked: Vec<Asked> = Vec::new();
     let by_group = Exchange::new(move |asked: &Asked| KeyGroup::of(&asked.question.video_id).owner(peers) as u64);
     let answered = asked.binary_frontier::<_, CapacityContainerBuilder<Vec<(usize, u64, Answer)>>, _, _, _, _>(
@@ -142,12 +143,12 @@ pub fn answers<'scope>(
                 questions.for_each(|_, asked| parked.append(asked));
                 batches.for_each(|_, _| {});
                 let reached = book.advance();
-                snapshots.publish(book.snapshot(reached));
+                publisher.publish(book.snapshot(reached));
                 published();
                 if let Some(capability) = &capability {
                     let mut session = output.session(capability);
                     parked.retain(|asked| {
-                        let Some(answer) = snapshots.answer(&asked.question) else { return true };
+                        let Some(answer) = publisher.snapshots.answer(&asked.question) else { return true };
                         session.give((asked.from, asked.ticket, answer));
                         false
                     });

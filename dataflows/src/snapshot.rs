@@ -46,13 +46,6 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Puts a newer one up.
-    pub(crate) fn publish(&self, snapshot: Snapshot) {
-        let older = self.newest.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(snapshot));
-        // Batches that nobody else has are freed here, and no reader waits for that.
-        drop(older);
-    }
-
     fn newest(&self) -> Option<Arc<Snapshot>> {
         self.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -67,6 +60,30 @@ impl Snapshots {
         let snapshot = self.newest()?;
         let is_reached = snapshot.reached.is_none_or(|reached| question.as_of <= reached);
         is_reached.then(|| snapshot.answer(&self.series, question))
+    }
+}
+
+/// Puts snapshots up, on the worker whose they are.
+pub(crate) struct Publisher {
+    pub(crate) snapshots: Snapshots,
+    /// Those that somebody may still read.
+    retired: Vec<Arc<Snapshot>>,
+}
+
+impl Publisher {
+    pub(crate) fn new(snapshots: Snapshots) -> Self {
+        Self { snapshots, retired: Vec::new() }
+    }
+
+    /// Puts a newer one up. Batches that were merged are freed here, once nobody reads them any more, and never by a reader: a
+    /// large one takes a hundred milliseconds.
+    pub(crate) fn publish(&mut self, snapshot: Snapshot) {
+        let mut newest = self.snapshots.newest.write().unwrap_or_else(PoisonError::into_inner);
+        let older = newest.replace(Arc::new(snapshot));
+        drop(newest);
+        self.retired.extend(older);
+        // Nobody can take one of these any more, so a count of one stays so.
+        self.retired.retain(|snapshot| 1 < Arc::strong_count(snapshot));
     }
 }
 
@@ -144,4 +161,28 @@ fn beside(cells: Vec<Cell>, stats: Vec<(Minute, Stats)>, wanted: Kept) -> Vec<(C
         (cell, found.map_or_else(Stats::default, |(_, stats)| stats.only(wanted)))
     };
     cells.into_iter().map(with).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn empty(reached: EventTime) -> Snapshot {
+        Snapshot { counts: Vec::new(), functions: None, oldest: 0, reached: Some(reached) }
+    }
+
+    #[test]
+    fn what_a_reader_has_is_freed_by_the_worker_and_not_by_the_reader() {
+        let mut publisher = Publisher::new(Snapshots::default());
+        let snapshots = publisher.snapshots.clone();
+        publisher.publish(empty(1));
+        let read = snapshots.newest().unwrap();
+        let watched = Arc::downgrade(&read);
+        publisher.publish(empty(2));
+        drop(read);
+        assert_eq!((snapshots.reached(), watched.strong_count()), (2, 1), "the publisher has it");
+        publisher.publish(empty(3));
+        assert_eq!((watched.strong_count(), publisher.retired.len()), (0, 0));
+    }
 }

@@ -161,13 +161,14 @@ mod tests {
     #[derive(Default)]
     struct Rows {
         rows: Vec<ColdWindow>,
-        read: Mutex<Vec<Range<EventTime>>>,
+        /// From where to where.
+        read: Mutex<Vec<(EventTime, EventTime)>>,
     }
 
     impl Minutes for Arc<Rows> {
         fn read(&self, _: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, BoxError> {
             if !starts.is_empty() {
-                self.read.lock().unwrap().push(starts.clone());
+                self.read.lock().unwrap().push((starts.start, starts.end));
             }
             Ok(self.rows.iter().filter(|row| starts.contains(&row.start)).cloned().collect())
         }
@@ -185,7 +186,7 @@ mod tests {
         for event in 0..count {
             stats.add(Detail { kept: Kept::ALL, value: Some(0.1 * event as f64), user: Some(start + event) });
         }
-        ColdWindow { start, count, stats: (count % 3 != 0).then_some(stats) }
+        ColdWindow { start, count, stats: (!count.is_multiple_of(3)).then_some(stats) }
     }
 
     fn ask(cold: &ColdDays<Arc<Rows>>, starts: Range<EventTime>, width: Width) -> Vec<ColdWindow> {
@@ -215,11 +216,15 @@ mod tests {
         }
         rows.read.lock().unwrap().clear();
         let days = ask(&cold, HOUR..5 * DAY_MS, Width::Day);
-        assert_eq!(*rows.read.lock().unwrap(), [HOUR..DAY_MS], "the rest is at hand");
+        assert_eq!(*rows.read.lock().unwrap(), [(HOUR, DAY_MS)], "the rest is at hand");
         assert_eq!(days.iter().filter(|row| row.start % DAY_MS == 0).count(), 3);
         ask(&cold, 3 * DAY_MS..1_000 * DAY_MS, Width::Day);
         ask(&cold, DAY_MS..8 * DAY_MS, Width::Day);
         let read = rows.read.lock().unwrap().clone();
-        assert_eq!(read[1..], [5 * DAY_MS..8 * DAY_MS], "days side by side at once, and only those that there may be");
+        assert_eq!(
+            read[1..],
+            [(5 * DAY_MS, 8 * DAY_MS)],
+            "days side by side at once, and only those that there may be"
+        );
     }
 }

@@ -1,0 +1,30 @@
+# For scripts that measure a served log: `serve` and `end` of one process.
+#
+# The caller sets: tidemark, workers, dir (a folder of its own).
+pid=
+
+now_ms() { date +%s%3N; }
+number() { curl -sf "$url/v1/status" | grep -oE "\"$1\":[0-9]+" | head -1 | cut -d: -f2; }
+
+# serve DIR: until all records of its log are counted, and a checkpoint has told the store of them.
+serve() {
+    local port= records
+    records=$("$tidemark" replay --from "log:$1/log" --workers "$workers" --out "tsv:$dir/counts.tsv" 2>&1 | sed -nE 's/.*offsets [0-9]+ to ([0-9]+)/\1/p' | paste -sd+ | bc)
+    "$tidemark" run --workers "$workers" --data-dir "$1" --listen 127.0.0.1:0 2>"$dir/served" &
+    pid=$!
+    until port=$(sed -nE "s/.*serving HTTP address=[0-9.]+:([0-9]+).*/\\1/p" "$dir/served" 2>/dev/null) && [[ -n $port ]]; do sleep 0.05; done
+    url=http://127.0.0.1:$port
+    until (($(number read || echo 0) >= records)); do sleep 0.1; done
+    local newest
+    newest=$(number number || echo 0)
+    until (($(number number || echo 0) > ${newest:-0} + 1)) || (($(number age_ms || echo 0) > 12000)); do sleep 0.2; done
+}
+
+end() {
+    kill -9 "$pid"
+    wait "$pid" 2>/dev/null || true
+    pid=
+}
+
+# windows: how many the last log served has.
+windows() { wc -l <"$dir/counts.tsv"; }
