@@ -107,12 +107,8 @@ fn every_layout_goes_on_from_what_any_other_left() {
     let (streams, mut refused) = partitioned(&mut rng, SEED + 1, 24_000);
     let mut streams: Vec<_> = streams.into_iter().map(std::collections::VecDeque::from).collect();
     let base = Run::new(&data_dir).checkpoints_every("300ms");
-    let layouts = [
-        base.clone().supervised(1).workers(4),
-        base.clone().supervised(2).workers(2),
-        base.clone().supervised(3).workers(1),
-        base.clone().workers(2),
-    ];
+    let of = |processes: u16, workers: u32| base.clone().supervised(processes).workers(workers);
+    let layouts = [of(1, 1), of(1, 4), of(1, 3), of(1, 1), of(1, 4), of(2, 2), of(3, 1), base.clone().workers(2)];
     for (number, run) in layouts.iter().enumerate() {
         let left = layouts.len() - number;
         append(&data_dir, refused.drain(..refused.len() / left));
