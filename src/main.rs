@@ -16,6 +16,7 @@ use crate::{
     exit::{Exit, Failure},
 };
 
+mod allocator;
 mod cli;
 mod commands;
 mod config;
@@ -31,10 +32,8 @@ mod service;
 mod supervise;
 mod token;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_what_checkpoints_free();
     abort_on_panic();
     forbid_core_dumps();
     let cli = Cli::try_parse().unwrap_or_else(|error| error.exit());
