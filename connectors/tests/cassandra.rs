@@ -237,7 +237,7 @@ fn functions_of_final_minutes_are_read_back_whole_and_days_are_found_over_all_ti
     };
     let bare = CountRow { is_final: true, ..row("v1", 3 * MINUTE_MS, 4) };
     let far = 20_000 * 1_440;
-    let mut rows = vec![of(1, true), of(2, false), bare, of(1_440, true), of(far, true)];
+    let mut rows = [of(1, true), of(2, false), bare, of(1_440, true), of(far, true)];
     let days = rows.iter().map(|row| CountRow {
         width: Width::Day,
         window_start: row.window_start / DAY_MS * DAY_MS,
