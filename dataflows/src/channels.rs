@@ -133,10 +133,10 @@ pub fn channels<'scope>(
                 let (reached, mut fuel) = (book.advance(), FUEL);
                 let is_ready =
                     |asked: &Asked<ChannelQuestion>| reached.is_none_or(|upper| asked.question.as_of <= upper);
-                walks.extend(parked.extract_if(.., |asked| is_ready(asked)).map(|asked| Walk::new(asked, &mut book)));
+                walks.extend(parked.extract_if(.., |asked| is_ready(asked)).map(|asked| Walk::new(asked, &book)));
                 if let Some(capability) = &capability {
                     let mut session = output.session(capability);
-                    while walks.front_mut().is_some_and(|walk| walk.go_on(&mut book, &mut fuel)) {
+                    while walks.front_mut().is_some_and(|walk| walk.go_on(&book, &mut fuel)) {
                         session.give_iterator(walks.pop_front().map(Walk::finish).into_iter());
                     }
                 }
@@ -260,7 +260,7 @@ struct Walk {
 
 impl Walk {
     /// Of a question whose `as_of` all traces have reached.
-    fn new(asked: Asked<ChannelQuestion>, book: &mut Book) -> Self {
+    fn new(asked: Asked<ChannelQuestion>, book: &Book) -> Self {
         let mut runs = book.members();
         let (mut channel, mut videos) = (String::new(), Vec::new());
         if let Wanted::Windows { channel_id, .. } = &asked.question.wanted {
@@ -273,16 +273,17 @@ impl Walk {
     }
 
     /// Goes on from video to video while there is fuel; `true` when it has been through all, or it is too late.
-    fn go_on(&mut self, book: &mut Book, fuel: &mut usize) -> bool {
+    fn go_on(&mut self, book: &Book, fuel: &mut usize) -> bool {
         if self.asked.question.as_of < book.oldest {
             self.sums.gone = Some(book.oldest);
             return true;
         }
+        let snapshot = book.snapshot(Some(self.asked.question.as_of));
         while 0 < *fuel {
             let Some(video) = self.next_video() else { return true };
             *fuel -= 1;
             let question = self.about(video);
-            match book.answer(&question) {
+            match snapshot.answer(&book.series, &question) {
                 Answer::Gone { oldest } => self.sums.gone = Some(oldest),
                 Answer::Cells(cells) => {
                     *fuel = fuel.saturating_sub(cells.len());

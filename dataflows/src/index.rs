@@ -27,7 +27,7 @@ use crate::{
     dimensions::MemberSpine,
     functions::stats::Stats,
     identity::KeyGroup,
-    query::{Answer, Question},
+    query::Answer,
     series::{SeriesNames, SeriesNo},
     shared::SharedSpine,
     snapshot::{Batch, Publisher, Snapshot, Snapshots},
@@ -226,15 +226,10 @@ impl Book {
         self.members.as_ref().map_or_else(Vec::new, channels::runs)
     }
 
-    /// What threads outside the workers may read.
+    /// The counts and the functions as they are now.
     pub(crate) fn snapshot(&self, reached: Option<EventTime>) -> Snapshot {
         let functions = self.functions.as_ref().map(batches);
         Snapshot { counts: batches(&self.counts), functions, oldest: self.oldest, reached }
-    }
-
-    /// The cells of one question, true at its `as_of`, which the index has reached.
-    pub(crate) fn answer(&self, question: &Question) -> Answer {
-        self.snapshot(None).answer(&self.series, question)
     }
 }
 

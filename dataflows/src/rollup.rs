@@ -28,20 +28,22 @@ impl Width {
     /// Those that are merged of minutes.
     pub const ROLLED: [Self; 2] = [Self::Hour, Self::Day];
 
-    const NAMES: [(Self, &str); 3] = [(Self::Minute, "minute"), (Self::Hour, "hour"), (Self::Day, "day")];
-
     /// What it is called.
     pub fn as_str(self) -> &'static str {
-        Self::NAMES[self as usize].1
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
     }
 
     /// The one of this name.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::NAMES.into_iter().find(|(_, of)| *of == name).map(|(width, _)| width)
+        [Self::Minute, Self::Hour, Self::Day].into_iter().find(|width| width.as_str() == name)
     }
 
     /// In milliseconds.
-    pub fn ms(self) -> u64 {
+    pub const fn ms(self) -> u64 {
         MINUTE_MS
             * match self {
                 Self::Minute => 1,

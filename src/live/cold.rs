@@ -24,7 +24,7 @@ const USUAL_DAY_BYTES: u64 = 1 << 10;
 /// Of more days it is asked first which of them there are.
 const DAYS_AT_ONCE: u64 = 400;
 
-const DAY_MS: u64 = 24 * 60 * 60_000;
+const DAY_MS: u64 = Width::Day.ms();
 
 /// Where windows go that leave memory.
 pub trait Minutes: Send + Sync + 'static {

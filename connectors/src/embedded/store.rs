@@ -110,26 +110,6 @@ impl Store {
         Ok(Self { shared: Arc::new(Shared { dir, writer, opened: RwLock::new(Some(opened)) }) })
     }
 
-    /// The rows of the windows that start in the range, ascending.
-    pub fn scan(&self, video_id: &str, event_type: &str, starts: Range<EventTime>) -> Result<Vec<CountRow>, Error> {
-        let Some(prefix) = layout::prefix(video_id, event_type) else {
-            return Ok(Vec::new());
-        };
-        if starts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let bound = |start: EventTime| [&prefix[..], &start.to_be_bytes()].concat();
-        let mut rows = Vec::new();
-        self.read(|opened| {
-            let snapshot = opened.database.snapshot();
-            for guard in snapshot.range(&opened.minutes, bound(starts.start)..bound(starts.end)) {
-                rows.push(self.row(guard)?);
-            }
-            Ok(())
-        })?;
-        Ok(rows)
-    }
-
     /// The windows of a series that start in the range, ascending.
     pub fn scan_cold(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, Error> {
         let mut windows = Vec::new();
