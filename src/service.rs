@@ -12,7 +12,7 @@ use dataflows::{
     announce::{Announcement, Moment},
     channels::{ChannelAnswer, ChannelQuestion},
     dimensions::Change,
-    port::{BoxError, ColdSeries, ColdWindow, Labels, PartitionId, VideoLabel},
+    port::{BoxError, ColdSeries, ColdSum, ColdWindow, Labels, PartitionId, VideoLabel},
     query::{Answer, Question},
     rollup::Width,
     time::EventTime,
@@ -32,11 +32,15 @@ pub trait Queries: Send + Sync + 'static {
     /// Lowers `as_of` to the nearest announced frontier.
     fn lower(&self, as_of: EventTime) -> Result<Moment, AsOfError>;
 
-    /// Answers one question at its `as_of`, which must be announced. `None` where the dataflow has ended.
-    fn ask(&self, question: Question) -> BoxFuture<Option<Answer>>;
+    /// Answers one question at its `as_of`, which must be announced; in windows of the width where that saves some, and minutes where
+    /// it does not. `None` where the dataflow has ended.
+    fn ask(&self, question: Question, width: Width) -> BoxFuture<Option<Answer>>;
 
     /// Reads windows that have left memory.
     fn cold(&self, question: ColdQuestion) -> BoxFuture<ColdRows>;
+
+    /// Sums up windows that have left memory, of every video.
+    fn cold_sums(&self, question: ColdSumsQuestion) -> BoxFuture<ColdSums>;
 
     /// Makes a top list at its `as_of`, which must be announced. `None` where the dataflow has ended.
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>>;
@@ -67,6 +71,16 @@ impl ColdQuestion {
     }
 }
 
+/// Asks what the windows of each video come to that are of one event type and start within a range that has left memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdSumsQuestion {
+    pub event_type: String,
+    pub starts: Range<EventTime>,
+}
+
+/// Sums of windows that have left memory, ascending by video.
+pub type ColdSums = Result<Vec<ColdSum>, ColdError>;
+
 /// Windows that have left memory, ascending.
 pub type ColdRows = Result<Vec<ColdWindow>, ColdError>;
 
@@ -85,6 +99,9 @@ pub enum ColdError {
 pub trait Cold: Send + Sync + 'static {
     /// The windows asked for, ascending. Blocks.
     fn read(&self, question: &ColdQuestion) -> Result<Vec<ColdWindow>, BoxError>;
+
+    /// The sums asked for, ascending by video. Blocks.
+    fn sums(&self, question: &ColdSumsQuestion) -> Result<Vec<ColdSum>, BoxError>;
 }
 
 /// One event on its way into the log: already judged well-formed.

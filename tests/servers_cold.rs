@@ -1,5 +1,5 @@
-//! Windows that leave memory for Cassandra: every process answers any range as before, also after a kill and on other workers, and
-//! the tables of days are what their minutes come to.
+//! Windows that leave memory for Cassandra: every process answers any range as before, of one video and in top lists, also after a
+//! kill and on other workers, and the tables of days are what their minutes come to.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,6 +9,7 @@ mod server_support;
 use live_support::{
     SOON, Server,
     ranges::{BEGIN, MINUTE, check_any_range, hot_start, let_leave, send},
+    tops::check_any_top,
     wait_for,
 };
 use rustix::process::{Signal, kill_process};
@@ -22,6 +23,7 @@ fn check(server: &Server, sent: u64) {
     for client in &server.clients {
         wait_for("all is visible", SOON, || (client.stats("v", "").expect(200)["total"] == sent).then_some(()));
         check_any_range(client, sent, EVERY);
+        check_any_top(client, sent, EVERY, false);
     }
 }
 

@@ -1,13 +1,14 @@
-//! Windows of one series on their way between processes of one job: start, count and functions of each. No stored format: both ends
-//! are of one build, and say so by the first word.
+//! What has left memory on its way between processes of one job: windows of one series with start, count and functions, or what those
+//! of each video come to. No stored format: both ends are of one build, and say so by the first word.
 
 use dataflows::{
     checkpoint::frame::{FieldReader, Fields},
     functions::stats::Stats,
-    port::ColdWindow,
+    port::{ColdSum, ColdWindow},
 };
 
 const FORMAT: u32 = 2;
+const SUMS_FORMAT: u32 = 1_002;
 
 /// Puts windows together.
 pub fn encode(windows: &[ColdWindow]) -> Vec<u8> {
@@ -37,6 +38,30 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<ColdWindow>> {
     fields.is_done().then_some(windows)
 }
 
+/// Puts sums together.
+pub fn encode_sums(sums: &[ColdSum]) -> Vec<u8> {
+    let mut fields = Fields(Vec::new());
+    fields.word(SUMS_FORMAT).long(sums.len() as u64);
+    for ColdSum { video_id, count, first, last } in sums {
+        fields.bytes(video_id.as_bytes()).long(*count).long(*first).long(*last);
+    }
+    fields.0
+}
+
+/// Takes sums apart; `None` if they are none.
+pub fn decode_sums(bytes: &[u8]) -> Option<Vec<ColdSum>> {
+    let mut fields = FieldReader(bytes);
+    if fields.word()? != SUMS_FORMAT {
+        return None;
+    }
+    let sums = (0..fields.long()?).map(|_| {
+        let video_id = fields.text()?.to_owned();
+        Some(ColdSum { video_id, count: fields.long()?, first: fields.long()?, last: fields.long()? })
+    });
+    let sums = sums.collect::<Option<Vec<_>>>()?;
+    fields.is_done().then_some(sums)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -57,5 +82,17 @@ mod tests {
             assert_eq!(decode(&bytes[..end]), None, "cut at {end}");
         }
         assert_eq!(decode(&[&bytes[..], &[0]].concat()), None);
+    }
+
+    #[test]
+    fn sums_come_as_they_went_and_what_is_cut_or_longer_is_none() {
+        let sum = |video_id: &str| ColdSum { video_id: video_id.to_owned(), count: 3, first: 60_000, last: 180_000 };
+        let bytes = encode_sums(&[sum("a"), sum("\u{e9}")]);
+        assert_eq!(decode_sums(&bytes).unwrap(), [sum("a"), sum("\u{e9}")]);
+        assert_eq!((decode_sums(&encode_sums(&[])), decode(&bytes)), (Some(Vec::new()), None));
+        for end in 0..bytes.len() {
+            assert_eq!(decode_sums(&bytes[..end]), None, "cut at {end}");
+        }
+        assert_eq!(decode_sums(&[&bytes[..], &[0]].concat()), None);
     }
 }

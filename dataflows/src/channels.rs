@@ -35,7 +35,7 @@ use crate::{
     query::{Answer, Cell, Question},
     series::SeriesNames,
     time::{EventTime, Minute},
-    top::{Best, Order, TopAnswer},
+    top::{Order, TopAnswer, rank},
 };
 
 /// Cells and videos that one activation looks at, since the other operators wait meanwhile.
@@ -73,6 +73,11 @@ pub enum Wanted {
         /// How many at the most.
         k: usize,
     },
+    /// Which videos belong to one, or to each.
+    Members {
+        /// Which channel.
+        channel_id: Option<String>,
+    },
 }
 
 /// What was asked for.
@@ -82,6 +87,20 @@ pub enum ChannelAnswer {
     Windows(Answer),
     /// A list of channels.
     Top(TopAnswer),
+    /// Who belongs to whom.
+    Members(MembersAnswer),
+}
+
+/// Which videos belong to which channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MembersAnswer {
+    /// Videos by channel, true at the `as_of` of the question.
+    Members(BTreeMap<String, Vec<String>>),
+    /// The history before `oldest` is merged: ask for that or later.
+    Gone {
+        /// The oldest frontier that can still be answered.
+        oldest: EventTime,
+    },
 }
 
 /// Where questions about channels are asked on this worker, and where the answers go.
@@ -193,6 +212,8 @@ struct Sums {
     channels: BTreeMap<String, (u64, u64)>,
     /// The first and the last window with an event.
     known: Option<(Minute, Minute)>,
+    /// The videos of each channel.
+    members: BTreeMap<String, Vec<String>>,
 }
 
 impl Sums {
@@ -204,6 +225,9 @@ impl Sums {
         for (channel, (count, before)) in other.channels {
             let sums = self.channels.entry(channel).or_default();
             (sums.0, sums.1) = (sums.0 + count, sums.1 + before);
+        }
+        for (channel, videos) in other.members {
+            self.members.entry(channel).or_default().extend(videos);
         }
         self.known = match (self.known, other.known) {
             (Some((first, last)), Some(other)) => Some((first.min(other.0), last.max(other.1))),
@@ -220,7 +244,7 @@ impl Sums {
 
 impl Part {
     fn answer(self) -> ChannelAnswer {
-        let Sums { gone, windows, channels, known } = self.sums;
+        let Sums { gone, windows, channels, known, members } = self.sums;
         match self.wanted {
             Wanted::Windows { functions, .. } => ChannelAnswer::Windows(match gone {
                 Some(oldest) => Answer::Gone { oldest },
@@ -236,12 +260,13 @@ impl Part {
             Wanted::Top { order, k } => ChannelAnswer::Top(match gone {
                 Some(oldest) => TopAnswer::Gone { oldest },
                 None => {
-                    let mut best = Best::new(order, k);
-                    for (channel, (count, before)) in channels {
-                        best.offer(&channel, count.cast_signed(), before.cast_signed());
-                    }
-                    TopAnswer::Top { known, top: best.finish() }
+                    let sums = channels.into_iter().map(|(channel, (count, before))| (channel, count, before));
+                    TopAnswer::Top { known, top: rank(order, k, sums) }
                 }
+            }),
+            Wanted::Members { .. } => ChannelAnswer::Members(match gone {
+                Some(oldest) => MembersAnswer::Gone { oldest },
+                None => MembersAnswer::Members(members),
             }),
         }
     }
@@ -263,7 +288,12 @@ impl Walk {
     fn new(asked: Asked<ChannelQuestion>, book: &Book) -> Self {
         let mut runs = book.members();
         let (mut channel, mut videos) = (String::new(), Vec::new());
-        if let Wanted::Windows { channel_id, .. } = &asked.question.wanted {
+        let one = match &asked.question.wanted {
+            Wanted::Windows { channel_id, .. } => Some(channel_id),
+            Wanted::Members { channel_id } => channel_id.as_ref(),
+            Wanted::Top { .. } => None,
+        };
+        if let Some(channel_id) = one {
             runs.iter_mut().for_each(|run| run.cursor.seek_key(&run.batch, channel_id));
             videos = take(&mut runs, channel_id, asked.question.as_of);
             channel.clone_from(channel_id);
@@ -282,6 +312,10 @@ impl Walk {
         while 0 < *fuel {
             let Some(video) = self.next_video() else { return true };
             *fuel -= 1;
+            if matches!(self.asked.question.wanted, Wanted::Members { .. }) {
+                self.sums.members.entry(self.channel.clone()).or_default().push(video);
+                continue;
+            }
             let question = self.about(video);
             match snapshot.answer(&book.series, &question) {
                 Answer::Gone { oldest } => self.sums.gone = Some(oldest),
@@ -314,6 +348,7 @@ impl Walk {
         let (first, functions) = match wanted {
             Wanted::Windows { functions, .. } => (*first, *functions),
             Wanted::Top { order, .. } => (order.lowest(*first, *end), Kept::NONE),
+            Wanted::Members { .. } => (*first, Kept::NONE),
         };
         Question { video_id, event_type: event_type.clone(), first, end: *end, functions, as_of: *as_of }
     }
@@ -328,6 +363,7 @@ impl Walk {
                 let (now, before) = self.sums.channels.entry(self.channel.clone()).or_default();
                 *(if first <= cell.minute { now } else { before }) += cell.count;
             }
+            Wanted::Members { .. } => {}
         }
     }
 

@@ -215,6 +215,33 @@ pub struct ColdWindow {
     pub stats: Option<Stats>,
 }
 
+/// What the windows of one video and event type in a range come to that have left memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdSum {
+    /// Of which video.
+    pub video_id: String,
+    /// How many events; not 0.
+    pub count: u64,
+    /// The first window's first millisecond.
+    pub first: EventTime,
+    /// The last window's first millisecond.
+    pub last: EventTime,
+}
+
+impl ColdSum {
+    /// Of one window.
+    pub fn of(video_id: String, start: EventTime, count: u64) -> Self {
+        Self { video_id, count, first: start, last: start }
+    }
+
+    /// Takes another window of the video in.
+    pub fn add(&mut self, start: EventTime, count: u64) {
+        self.count += count;
+        self.first = self.first.min(start);
+        self.last = self.last.max(start);
+    }
+}
+
 /// Who writes a sink, and how far: kept in the sink itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {

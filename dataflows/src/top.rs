@@ -77,6 +77,15 @@ impl Order {
     }
 }
 
+/// Ranks what was summed elsewhere: ids, counts, and counts in the range before. One without an event is left out.
+pub fn rank(order: Order, k: usize, sums: impl IntoIterator<Item = (String, u64, u64)>) -> Vec<Ranked> {
+    let mut best = Best::new(order, k);
+    for (id, count, before) in sums {
+        best.offer(&id, count.cast_signed(), before.cast_signed());
+    }
+    best.finish()
+}
+
 impl TopQuestion {
     /// The first window that is looked at.
     pub fn lowest(&self) -> Minute {
@@ -336,7 +345,7 @@ impl Run {
 }
 
 /// The best so far, the least of them at hand.
-pub(crate) struct Best {
+struct Best {
     order: Order,
     k: usize,
     heap: BinaryHeap<Reverse<Place>>,
@@ -352,12 +361,12 @@ struct Place {
 }
 
 impl Best {
-    pub(crate) fn new(order: Order, k: usize) -> Self {
+    fn new(order: Order, k: usize) -> Self {
         Self { order, k, heap: BinaryHeap::new() }
     }
 
     /// Takes a video if it is among them. One without an event is not.
-    pub(crate) fn offer(&mut self, id: &str, count: i64, before: i64) {
+    fn offer(&mut self, id: &str, count: i64, before: i64) {
         if count == 0 && before == 0 {
             return;
         }
@@ -381,7 +390,7 @@ impl Best {
     }
 
     /// The greatest first.
-    pub(crate) fn finish(self) -> Vec<Ranked> {
+    fn finish(self) -> Vec<Ranked> {
         let ranked = self.heap.into_sorted_vec().into_iter();
         ranked.map(|Reverse(Place { id, count, before, .. })| Ranked { id: id.0, count, before }).collect()
     }

@@ -14,6 +14,7 @@ mod channel_tests;
 mod diff;
 mod dimensions;
 mod events;
+mod found;
 mod metrics;
 mod openapi;
 mod page;

@@ -321,7 +321,8 @@ pub fn frontier(name: &str, text: &str) -> Result<EventTime, Problem> {
     time(text).ok_or_else(|| not_a_time(name, text))
 }
 
-fn id(name: &str, text: String) -> Result<String, Problem> {
+/// An id that an event may have.
+pub fn id(name: &str, text: String) -> Result<String, Problem> {
     if is_id(&text) {
         return Ok(text);
     }

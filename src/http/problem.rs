@@ -113,12 +113,6 @@ impl Problem {
         }
     }
 
-    /// 410: a top list reaches back to `oldest`.
-    pub fn cold_scan(oldest: u64) -> Self {
-        let detail = format!("top lists and channels are made of what is in memory: of windows from {oldest} on");
-        Self::new(StatusCode::GONE, "range-gone", "The range is not held here", detail).with("oldest_start", oldest)
-    }
-
     /// 410: windows before `oldest` were counted without the function.
     pub fn not_kept(function: &str, oldest: u64) -> Self {
         let detail = format!("{function} was not kept of all events of this range; from {oldest} on it was");

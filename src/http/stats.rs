@@ -3,16 +3,15 @@
 //! Every answer is true at one frontier and names it. `final` says that the same question can never be answered otherwise:
 //! the watermark has reached the end of what was *asked* for. Where `end` is left out, that is the end of the year 9999.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::collections::BTreeSet;
 
 use dataflows::{
     announce::Moment,
-    channels::{ChannelAnswer, ChannelQuestion},
-    functions::{Function, Kept, Value, stats::Stats as Functions},
+    functions::{Function, Value, stats::Stats as Functions},
     port::{Labels as _, PartitionId, VideoLabel},
-    query::{Answer, Cell, Question},
+    query::Cell,
     rollup::Width,
-    time::{EventTime, Minute, floor_to},
+    time::{EventTime, floor_to},
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
@@ -26,12 +25,14 @@ use warp::http::HeaderMap;
 use super::{
     Response, State,
     body::{self, Encoding},
-    cache, json,
+    cache,
+    found::{self, Found},
+    json,
     openapi::{MayBeBusy, MayRefuseBodies, MayRefuseQuestions},
     params::{self, Fields, Granularity, Subject, TIMES_END, Token, Wanted, When},
     problem::{Problem, quoted},
 };
-use crate::service::{AsOfError, BoxFuture, ColdQuestion, Names};
+use crate::service::{AsOfError, Names};
 
 /// Questions of one batch that are with the index at a time: enough to hide a round trip, few enough to leave it to others.
 const ASKED_AT_ONCE: usize = 32;
@@ -332,142 +333,22 @@ pub(super) fn ended() -> Problem {
     Problem::unavailable("the dataflow has ended")
 }
 
-/// Answers from the index, and for windows that have left memory from where they are: without a seam, since those are final.
+/// Answers from the index, and for windows that have left memory from where they are.
 pub(super) async fn answer(state: &State, wanted: Wanted, at: Moment) -> Result<Stats, Missed> {
     let needed = wanted.function.needs();
     if !state.functions.kept(&wanted.event_type).holds(needed) {
         return Err(Missed::Refused(not_kept(&wanted)));
     }
-    let found = match &wanted.subject {
-        Subject::Video(video_id) => {
-            let found = of_video(state, &wanted, video_id, wanted.width(), at).await?;
-            match found.first_behind_partial(needed) {
-                None => found,
-                // Which minute it is, only minutes tell.
-                Some(_) => of_video(state, &wanted, video_id, Width::Minute, at).await?,
-            }
-        }
-        Subject::Channel(channel_id) => of_channel(state, &wanted, channel_id, at).await?,
+    let found = found::windows(state, &wanted, wanted.width(), at).await?;
+    let found = match found.first_behind_partial(needed) {
+        None => found,
+        // Which minute it is, only minutes tell.
+        Some(_) => found::windows(state, &wanted, Width::Minute, at).await?,
     };
     if let Some(first) = found.first_behind_partial(needed) {
         return Err(Missed::Refused(Problem::not_kept(wanted.function.as_str(), first)));
     }
     Ok(describe(wanted, at, &found, &state.names))
-}
-
-/// What has left memory comes in windows of the width where it can.
-async fn of_video(state: &State, wanted: &Wanted, video_id: &str, width: Width, at: Moment) -> Result<Found, Missed> {
-    let (first, end) = wanted.minutes();
-    let mut found = cold(state, wanted, video_id, first..end.min(at.hot_from), width).await?;
-    let question = Question {
-        video_id: video_id.to_owned(),
-        event_type: wanted.event_type.clone(),
-        // What has left is still in the index at an older frontier, and must not be counted twice.
-        first: first.max(at.hot_from),
-        end,
-        functions: wanted.function.needs(),
-        as_of: at.frontier,
-    };
-    found.take(state.queries.ask(question).await, at)?;
-    Ok(found)
-}
-
-/// Of what is in memory alone.
-async fn of_channel(state: &State, wanted: &Wanted, channel_id: &str, at: Moment) -> Result<Found, Missed> {
-    let (first, end) = wanted.minutes();
-    if wanted.start.is_some() && first < at.hot_from {
-        return Err(Missed::Refused(Problem::cold_scan(at.hot_from.start())));
-    }
-    let of =
-        dataflows::channels::Wanted::Windows { channel_id: channel_id.to_owned(), functions: wanted.function.needs() };
-    let event_type = wanted.event_type.clone();
-    let first = first.max(at.hot_from);
-    let question = ChannelQuestion { event_type, first, end, as_of: at.frontier, wanted: of };
-    let mut found = Found::default();
-    match scan(state, state.queries.channels(question)).await? {
-        Some(ChannelAnswer::Windows(answer)) => found.take(Some(answer), at)?,
-        _ => return Err(Missed::Refused(ended())),
-    }
-    Ok(found)
-}
-
-/// Waits for what looks at the counts of many videos. Only so many are made at a time.
-pub(super) async fn scan<A: Send + 'static>(state: &State, asked: BoxFuture<Option<A>>) -> Result<Option<A>, Missed> {
-    let busy = |_full| Missed::Refused(Problem::busy("many such lists are being made; try again in a second"));
-    let room = Arc::clone(&state.scans).try_acquire_owned().map_err(busy)?;
-    // A scan goes on where its client has gone, so it is that which gives its room back.
-    let answered = tokio::spawn(async move {
-        let answer = asked.await;
-        drop(room);
-        answer
-    });
-    Ok(answered.await.ok().flatten())
-}
-
-/// The windows of an answer, by their first minutes, with as many functions, or none where counts are wanted.
-#[derive(Default)]
-struct Found {
-    cells: Vec<Cell>,
-    functions: Vec<Functions>,
-}
-
-impl Extend<(Cell, Functions)> for Found {
-    fn extend<I: IntoIterator<Item = (Cell, Functions)>>(&mut self, windows: I) {
-        for (cell, functions) in windows {
-            self.cells.push(cell);
-            self.functions.push(functions);
-        }
-    }
-}
-
-impl Found {
-    /// The end of the last minute that functions were not kept of all events of: a window is answered for only if they were.
-    fn first_behind_partial(&self, needed: Kept) -> Option<EventTime> {
-        let is_whole = |(cell, functions): (&Cell, &Functions)| functions.whole(cell.count).holds(needed);
-        let last = self.cells.iter().zip(&self.functions).rposition(|window| !is_whole(window))?;
-        Some(self.cells[last].minute.end())
-    }
-
-    /// Takes what the index says of a moment.
-    fn take(&mut self, answer: Option<Answer>, at: Moment) -> Result<(), Missed> {
-        match answer {
-            Some(Answer::Cells(cells)) => self.cells.extend(cells),
-            Some(Answer::Functions(cells)) => self.extend(cells),
-            Some(Answer::Gone { oldest }) => return Err(Missed::Merged { at: at.frontier, oldest }),
-            None => return Err(Missed::Refused(ended())),
-        }
-        Ok(())
-    }
-}
-
-/// The windows of a range that has left memory.
-async fn cold(
-    state: &State,
-    wanted: &Wanted,
-    video_id: &str,
-    range: Range<Minute>,
-    width: Width,
-) -> Result<Found, Missed> {
-    let mut found = Found::default();
-    if range.is_empty() {
-        return Ok(found);
-    }
-    let needed = wanted.function.needs();
-    let question = ColdQuestion {
-        video_id: video_id.to_owned(),
-        event_type: wanted.event_type.clone(),
-        starts: range.start.start()..range.end.start(),
-        width,
-        functions: needed.any(),
-    };
-    let windows = state.queries.cold(question).await;
-    for window in windows.map_err(|error| Missed::Refused(Problem::cold(&error, range.end.start())))? {
-        found.cells.push(Cell { minute: Minute::of(window.start), count: window.count });
-        if needed.any() {
-            found.functions.push(window.stats.unwrap_or_default().only(needed));
-        }
-    }
-    Ok(found)
 }
 
 fn not_kept(wanted: &Wanted) -> Problem {
@@ -579,6 +460,7 @@ fn roll_up(
 mod tests {
     use std::collections::BTreeMap;
 
+    use dataflows::time::Minute;
     use proptest::prelude::*;
 
     use super::*;

@@ -85,6 +85,8 @@ pub struct Status {
     frontier: Option<EventTime>,
     /// The oldest frontier that `as_of` can name, epoch ms.
     oldest_as_of: Option<EventTime>,
+    /// Windows that start before it have left memory, epoch ms. Answers have them none the less.
+    hot_from: Option<EventTime>,
     /// How far the frontier is behind the wall clock.
     lag_ms: Option<u64>,
     /// Windows that end here or before are final, epoch ms.
@@ -191,6 +193,7 @@ pub fn status(state: &State) -> Response {
         frontier: latest.as_ref().map(|latest| latest.frontier),
         oldest_as_of: latest.as_ref().and_then(|_latest| oldest_as_of(state)),
         lag_ms,
+        hot_from: latest.as_ref().map(|latest| latest.hot_from.start()),
         watermark: latest.as_ref().map(|latest| latest.watermark.min(TIMES_END)),
         watermark_held_by: latest.as_ref().map(|latest| HeldBy::of(latest)),
         ledger: latest.as_ref().map(|latest| total(latest)),

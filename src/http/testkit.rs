@@ -12,14 +12,15 @@ use std::{
 
 use dataflows::{
     announce::{Announcement, Moment, PartitionAt},
-    channels::{self, ChannelAnswer, ChannelQuestion},
+    channels::{self, ChannelAnswer, ChannelQuestion, MembersAnswer},
     functions::{
         Functions, Kept,
         stats::{Detail, Stats},
     },
     ledger::Ledger,
-    port::{ColdWindow, PartitionId},
+    port::{ColdSum, ColdWindow, PartitionId},
     query::{Answer, Cell, Question},
+    rollup::Width,
     time::{EventTime, Minute},
     top::{Order, Ranked, TopAnswer, TopQuestion},
 };
@@ -34,8 +35,8 @@ use super::{Asked, Limits, State, serve, server::BindError};
 use crate::{
     live::NameCheck,
     service::{
-        AsOfError, BoxFuture, CheckpointFacts, ColdQuestion, ColdRows, Entry, EventCheck, Facts, Ingest, IngestError,
-        Names, Queries, StatusSource,
+        AsOfError, BoxFuture, CheckpointFacts, ColdQuestion, ColdRows, ColdSums, ColdSumsQuestion, Entry, EventCheck,
+        Facts, Ingest, IngestError, Names, Queries, StatusSource,
     },
 };
 
@@ -158,7 +159,7 @@ impl Queries for TwinQueries {
         lowered.map(|at| at.moment()).ok_or_else(|| AsOfError::Gone { oldest: announced[0].frontier })
     }
 
-    fn ask(&self, question: Question) -> BoxFuture<Option<Answer>> {
+    fn ask(&self, question: Question, _: Width) -> BoxFuture<Option<Answer>> {
         assert!(self.announced.lock().unwrap().iter().any(|at| at.frontier == question.as_of), "{question:?}");
         let oldest = *self.merged_before.lock().unwrap();
         if question.as_of < oldest {
@@ -196,6 +197,18 @@ impl Queries for TwinQueries {
             is_merged
         });
         Box::pin(std::future::ready(Ok(rows)))
+    }
+
+    fn cold_sums(&self, ColdSumsQuestion { event_type, starts }: ColdSumsQuestion) -> BoxFuture<ColdSums> {
+        assert!(starts.end <= self.hot_from.lock().unwrap().start(), "what is in memory is not read from elsewhere");
+        let mut sums: BTreeMap<String, ColdSum> = BTreeMap::new();
+        for (video_id, kind, minute, ..) in self.counted.lock().unwrap().iter() {
+            if *kind == event_type && starts.contains(&minute.start()) {
+                let new = || ColdSum::of(video_id.clone(), minute.start(), 0);
+                sums.entry(video_id.clone()).or_insert_with(new).add(minute.start(), 1);
+            }
+        }
+        Box::pin(std::future::ready(Ok(sums.into_values().collect())))
     }
 
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>> {
@@ -249,9 +262,16 @@ impl Queries for TwinQueries {
                 let row =
                     |(id, videos): (&String, &Vec<String>)| Ranked { id: id.clone(), count: sum(videos), before: 0 };
                 let mut top: Vec<_> = members.iter().map(row).collect();
+                top.retain(|ranked| ranked.count != 0);
                 top.sort_by_key(|ranked| std::cmp::Reverse(ranked.count));
                 top.truncate(*k);
                 ChannelAnswer::Top(TopAnswer::Top { known: None, top })
+            }
+            channels::Wanted::Members { channel_id } => {
+                let is_asked = |channel: &String| channel_id.as_ref().is_none_or(|asked| asked == channel);
+                let asked = members.iter().filter(|(channel, _)| is_asked(channel));
+                let all = asked.map(|(channel, videos)| (channel.clone(), videos.clone())).collect();
+                ChannelAnswer::Members(MembersAnswer::Members(all))
             }
         };
         Box::pin(std::future::ready(Some(answer)))

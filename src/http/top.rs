@@ -2,21 +2,22 @@
 
 use dataflows::{
     announce::Moment,
-    channels::{self, ChannelAnswer, ChannelQuestion},
     port::{Labels as _, VideoLabel},
     time::{EventTime, MINUTE_MS},
-    top::{Order, Ranked, TopAnswer, TopQuestion},
+    top::{Order, Ranked},
     totals::Span,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Response, State, json,
+    Response, State,
+    found::{self, By, TopFound, TopWanted},
+    json,
     openapi::{MayBeBusy, MayRefuseQuestions},
     params::{self, TIMES_END, When},
     problem::{Problem, quoted},
-    stats::{Missed, Moments, ended, scan},
+    stats::{Missed, Moments},
 };
 use crate::service::Names;
 
@@ -31,13 +32,6 @@ struct Wanted {
     k: usize,
     range: Over,
     when: When,
-}
-
-/// What is ranked.
-#[derive(Copy, Clone)]
-enum By {
-    Video,
-    Channel,
 }
 
 /// Which windows.
@@ -178,33 +172,10 @@ fn over(span: Option<String>, start: Option<String>, end: Option<String>, order:
 async fn ask(state: &State, wanted: &Wanted, at: Moment) -> Result<Response, Missed> {
     let (start, end) = wanted.range.at(at.frontier);
     let (first, until) = params::minutes(start, end);
-    let Wanted { by, event_type, order, k, .. } = wanted;
-    let (event_type, order, k) = (event_type.clone(), *order, *k);
-    if start.is_some() && order.lowest(first, until) < at.hot_from {
-        return Err(Missed::Refused(Problem::cold_scan(at.hot_from.start())));
-    }
-    let answered = match by {
-        By::Video => {
-            let question = TopQuestion { event_type, first, end: until, order, k, as_of: at.frontier };
-            scan(state, state.queries.top(question)).await?
-        }
-        By::Channel => {
-            let wanted = channels::Wanted::Top { order, k };
-            let question = ChannelQuestion { event_type, first, end: until, as_of: at.frontier, wanted };
-            match scan(state, state.queries.channels(question)).await? {
-                Some(ChannelAnswer::Top(answer)) => Some(answer),
-                _ => None,
-            }
-        }
-    };
-    match answered {
-        Some(TopAnswer::Top { known, top }) => {
-            let known = known.map(|(first, last)| (first.start(), last.end()));
-            Ok(json(&describe(wanted, (start, end), at, known, rows(wanted, top, &state.names))))
-        }
-        Some(TopAnswer::Gone { oldest }) => Err(Missed::Merged { at: at.frontier, oldest }),
-        None => Err(Missed::Refused(ended())),
-    }
+    let &Wanted { by, ref event_type, order, k, .. } = wanted;
+    let list = TopWanted { by, event_type: event_type.clone(), order, k, range: first..until };
+    let TopFound { known, top } = found::top(state, list, at).await?;
+    Ok(json(&describe(wanted, (start, end), at, known, rows(wanted, top, &state.names))))
 }
 
 fn rows(wanted: &Wanted, top: Vec<Ranked>, names: &Names) -> Vec<Row> {
@@ -233,8 +204,7 @@ fn describe(
     known: Option<(EventTime, EventTime)>,
     top: Vec<Row>,
 ) -> Top<'_> {
-    let oldest = Some(at.hot_from.start()).filter(|oldest| *oldest != 0);
-    let start = start.or(oldest).or(known.map(|(start, _)| start)).or(end).unwrap_or(0);
+    let start = start.or(known.map(|(start, _)| start)).or(end).unwrap_or(0);
     Top {
         as_of: at.frontier,
         watermark: at.watermark.min(TIMES_END),

@@ -4,11 +4,11 @@ use std::{ops::Range, time::Duration};
 
 use connectors::cassandra::Tables;
 use dataflows::{
-    port::{BoxError, ColdSeries, ColdWindow},
+    port::{BoxError, ColdSeries, ColdSum, ColdWindow},
     time::EventTime,
 };
 
-use super::{cluster::Place, cold::Minutes};
+use super::{cluster::Place, cold::Leftover, days::Minutes};
 use crate::{
     config::Settings,
     engine::cassandra::{failure, settings_of},
@@ -24,11 +24,19 @@ pub fn open(settings: &Settings, place: &Place) -> Result<Tables, Failure> {
 }
 
 impl Minutes for Tables {
+    type Error = BoxError;
+
     fn read(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, BoxError> {
         Ok(self.scan_cold(series, starts)?)
     }
 
     fn days(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<EventTime>, BoxError> {
         Ok(self.scan_days(series, starts)?)
+    }
+}
+
+impl Leftover for Tables {
+    fn sums(&self, event_type: &str, starts: Range<EventTime>) -> Result<Vec<ColdSum>, BoxError> {
+        Ok(self.scan_sums(event_type, starts)?)
     }
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 use connectors::cells;
 use dataflows::{
     announce::PartitionState,
-    port::{BoxError, ColdWindow, PartitionId, PartitionReader, SourceError},
+    port::{BoxError, ColdSum, ColdWindow, PartitionId, PartitionReader, SourceError},
+    time::EventTime,
 };
 use serde::Deserialize;
 
@@ -18,14 +19,14 @@ use crate::{
     engine::SendReader,
     exit::Failure,
     http::{Token, percent},
-    service::{BoxFuture, Cold, ColdQuestion, Entry, Ingest, IngestError},
+    service::{BoxFuture, Cold, ColdQuestion, ColdSumsQuestion, Entry, Ingest, IngestError},
     token,
 };
 
 /// How long the first process has to make events durable.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Windows of one answer that are read from the first process, bytes: more than a hundred years of one series.
+/// One answer that is read from the first process, bytes: more than a hundred years of one series, or sums of a hundred million videos.
 const CELLS_BYTES_MAX: u64 = 16 << 30;
 
 /// The way to the first process.
@@ -102,13 +103,26 @@ impl ColdOfFirst {
 
 impl Cold for ColdOfFirst {
     fn read(&self, question: &ColdQuestion) -> Result<Vec<ColdWindow>, BoxError> {
-        let ColdQuestion { video_id, event_type, starts: Range { start, end }, width, functions } = question;
-        let (video, kind) = (percent::encode(video_id), percent::encode(event_type));
-        let mut request = self.agent.get(format!(
-            "{}?video_id={video}&event_type={kind}&start={start}&end={end}&width={}&functions={functions}",
-            self.url,
-            width.as_str()
-        ));
+        let ColdQuestion { video_id, width, functions, .. } = question;
+        let (video, width) = (percent::encode(video_id), width.as_str());
+        let of = format!("&video_id={video}&width={width}&functions={functions}");
+        cells::decode(&self.get(&question.event_type, &question.starts, &of)?).ok_or_else(of_another_build)
+    }
+
+    fn sums(&self, question: &ColdSumsQuestion) -> Result<Vec<ColdSum>, BoxError> {
+        cells::decode_sums(&self.get(&question.event_type, &question.starts, "")?).ok_or_else(of_another_build)
+    }
+}
+
+fn of_another_build() -> BoxError {
+    "the first process is of another build".into()
+}
+
+impl ColdOfFirst {
+    /// The bytes that the first process has for a range; `of` says of what.
+    fn get(&self, event_type: &str, starts: &Range<EventTime>, of: &str) -> Result<Vec<u8>, BoxError> {
+        let (kind, Range { start, end }) = (percent::encode(event_type), starts);
+        let mut request = self.agent.get(format!("{}?event_type={kind}&start={start}&end={end}{of}", self.url));
         if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
@@ -116,8 +130,7 @@ impl Cold for ColdOfFirst {
         if answer.status() != 200 {
             return Err(format!("the first process answered {}", answer.status()).into());
         }
-        let bytes = answer.body_mut().with_config().limit(CELLS_BYTES_MAX).read_to_vec()?;
-        cells::decode(&bytes).ok_or_else(|| "the first process is of another build".into())
+        Ok(answer.body_mut().with_config().limit(CELLS_BYTES_MAX).read_to_vec()?)
     }
 }
 

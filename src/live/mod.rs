@@ -6,12 +6,14 @@ mod cassandra;
 mod cluster;
 mod cold;
 mod crew;
+mod days;
 mod descriptors;
 mod dimensions;
 mod door;
 mod embedded;
 mod forward;
 mod health;
+mod hot;
 mod input;
 #[cfg(feature = "kafka")]
 mod kafka;
@@ -112,7 +114,8 @@ fn come_together(settings: &Settings, place: &Place, from_start: bool) -> Result
 }
 
 fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) -> Result<(), Failure> {
-    let shelf = Arc::new(Shelf::new(place, settings.index.as_of_ms, opened.cold.clone()));
+    let (days, cold) = (Arc::clone(&opened.days), opened.cold.clone());
+    let shelf = Arc::new(Shelf::new(place, settings.index.as_of_ms, days, cold));
     let beats = Heartbeats::start(place.workers);
     let facts = Arc::new(KeeperFacts::default());
     if let Some(resumed) = opened.plan.resumed {
@@ -123,7 +126,7 @@ fn run_opened(settings: &Settings, place: &Place, opened: Opened, links: Links) 
     let state = http_state(settings, &opened, &shelf, &beats, &facts, &dimensions)?;
     let (mailbox, errors, stopped) = (Mailbox::default(), Arc::new(FirstError::default()), Arc::new(Notify::new()));
     let (words, inbox) = crossbeam_channel::unbounded();
-    let Opened { input, checkpoints, mut sink, cold: _, letters, plan, state: counts, chain, acknowledged } = opened;
+    let Opened { input, checkpoints, mut sink, letters, plan, state: counts, chain, acknowledged, .. } = opened;
     if let Some(sink) = &mut sink {
         sink.label_by(Arc::clone(&dimensions.names) as _);
     }

@@ -21,6 +21,7 @@ use dataflows::{
 
 use super::{
     cluster::Place,
+    days::Days,
     input::{Input, Offsets},
     plan::{self, Identity, Plan},
     ports::{self, Rows},
@@ -44,6 +45,8 @@ pub struct Opened {
     pub sink: Option<Box<dyn CountSink>>,
     /// Where it reads what has left memory.
     pub cold: Option<Arc<dyn Cold>>,
+    /// At hand, of what is in memory and of what has left it.
+    pub days: Arc<Days>,
     /// Where dead letters go: in the first process.
     pub letters: Option<Box<dyn LetterSink>>,
     /// What all processes do.
@@ -60,7 +63,7 @@ pub struct Opened {
 pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool) -> Result<Opened, Failure> {
     let input = ports::input(settings, place)?;
     let mut store = ports::checkpoints(settings)?;
-    let Rows { mut sink, cold } = ports::rows(settings, place)?;
+    let Rows { mut sink, cold, days } = ports::rows(settings, place)?;
     let (of_sink, of_letters) = (ports::sink_reach(settings), ports::letters_reach(settings));
     let (of_store, patience) = (ports::checkpoints_reach(settings), patience(settings));
     let mut claim = match &mut sink {
@@ -153,7 +156,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     plan.owners = engine::owners(&to_read(&plan.partitions, &offsets), readers);
     tell_resumed(&plan, &offsets);
     let letters = Some(letters);
-    Ok(Opened { input, checkpoints: store, sink, cold, letters, plan, state, chain, acknowledged })
+    Ok(Opened { input, checkpoints: store, sink, cold, days, letters, plan, state, chain, acknowledged })
 }
 
 /// Windows that have left memory are in the store alone: no other sink, and no new store, has them.
@@ -189,9 +192,9 @@ pub fn follow(settings: &Settings, rules: &Rules, place: &Place, plan: Plan) -> 
             plan::settled(loaded.state, plan.write_from)
         }
     };
-    let (input, Rows { sink, cold }) = (ports::input(settings, place)?, ports::rows(settings, place)?);
+    let (input, Rows { sink, cold, days }) = (ports::input(settings, place)?, ports::rows(settings, place)?);
     let (chain, acknowledged) = (Vec::new(), Version::default());
-    Ok(Opened { input, checkpoints: store, sink, cold, letters: None, plan, state, chain, acknowledged })
+    Ok(Opened { input, checkpoints: store, sink, cold, days, letters: None, plan, state, chain, acknowledged })
 }
 
 /// Where a start would resume, in words: for whoever has to find out what it stumbles over.

@@ -4,13 +4,14 @@ use std::{ops::Range, sync::Arc};
 
 use connectors::embedded::{checkpoints::CheckpointDir, letters::LetterDir, store::Store};
 use dataflows::{
-    port::{BoxError, CheckpointStore, ColdSeries, ColdWindow, CountSink, LetterSink},
+    port::{BoxError, CheckpointStore, ColdSeries, ColdSum, ColdWindow, CountSink, LetterSink},
     time::EventTime,
 };
 
 use super::{
     cluster::Place,
-    cold::{ColdDays, Minutes},
+    cold::{ColdDays, Leftover},
+    days::{Days, Minutes},
     embedded::EmbeddedLog,
     forward::{ColdOfFirst, Forward},
     input::Input,
@@ -58,9 +59,13 @@ pub fn input(settings: &Settings, place: &Place) -> Result<Arc<dyn Input>, Failu
 pub struct Rows {
     pub sink: Option<Box<dyn CountSink>>,
     pub cold: Option<Arc<dyn Cold>>,
+    /// At hand.
+    pub days: Arc<Days>,
 }
 
 impl Minutes for Store {
+    type Error = BoxError;
+
     fn read(&self, series: ColdSeries<'_>, starts: Range<EventTime>) -> Result<Vec<ColdWindow>, BoxError> {
         Ok(self.scan_cold(series, starts)?)
     }
@@ -70,19 +75,28 @@ impl Minutes for Store {
     }
 }
 
+impl Leftover for Store {
+    fn sums(&self, event_type: &str, starts: Range<EventTime>) -> Result<Vec<ColdSum>, BoxError> {
+        Ok(self.scan_sums(event_type, starts)?)
+    }
+}
+
 /// Where rows go from this process.
 pub fn rows(settings: &Settings, place: &Place) -> Result<Rows, Failure> {
+    let days = Arc::<Days>::default();
     Ok(match settings.sink {
         SinkKind::Store if place.leads() => {
             let store = Store::open(settings.data_dir.join("store")).map_err(store_failure)?;
-            Rows { sink: Some(Box::new(store.clone())), cold: Some(Arc::new(ColdDays::new(store))) }
+            let cold = ColdDays::new(store.clone(), Arc::clone(&days));
+            Rows { sink: Some(Box::new(store)), cold: Some(Arc::new(cold)), days }
         }
-        SinkKind::Store => Rows { sink: None, cold: Some(Arc::new(ColdOfFirst::new(&settings.http, place)?)) },
+        SinkKind::Store => Rows { sink: None, cold: Some(Arc::new(ColdOfFirst::new(&settings.http, place)?)), days },
         SinkKind::None => Rows::default(),
         #[cfg(feature = "cassandra")]
         SinkKind::Cassandra => {
             let tables = super::cassandra::open(settings, place)?;
-            Rows { sink: Some(Box::new(tables.clone())), cold: Some(Arc::new(ColdDays::new(tables))) }
+            let cold = ColdDays::new(tables.clone(), Arc::clone(&days));
+            Rows { sink: Some(Box::new(tables)), cold: Some(Arc::new(cold)), days }
         }
         #[cfg(not(feature = "cassandra"))]
         SinkKind::Cassandra => return Err(not_in_this_build("sink.kind = \"cassandra\"")),

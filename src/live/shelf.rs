@@ -14,15 +14,17 @@ use dataflows::{
     channels::{ChannelAnswer, ChannelQuestion},
     identity::KeyGroup,
     index::Questions,
+    port::BoxError,
     query::{Answer, Question},
+    rollup::Width,
     snapshot::Snapshots,
     time::{END_OF_TIME, EventTime},
     top::{TopAnswer, TopQuestion},
 };
 use tokio::sync::{oneshot, watch};
 
-use super::cluster::Place;
-use crate::service::{BoxFuture, Cold, ColdError, ColdQuestion, ColdRows, Queries};
+use super::{cluster::Place, days::Days, hot};
+use crate::service::{BoxFuture, Cold, ColdError, ColdQuestion, ColdRows, ColdSums, ColdSumsQuestion, Queries};
 
 /// Windows that are read at once, minutes; more of them don't keep the threads that serve others.
 const SHORT_MINUTES: u32 = 2 * 24 * 60;
@@ -42,6 +44,8 @@ pub struct Shelf {
     latest: RwLock<Option<Arc<Announcement>>>,
     announced: Mutex<Announced>,
     changed: watch::Sender<EventTime>,
+    /// Of what is in memory.
+    days: Arc<Days>,
     cold: Option<Arc<dyn Cold>>,
 }
 
@@ -84,7 +88,7 @@ impl<Q, A: Send + 'static> Counter<Q, A> {
 
 impl Shelf {
     /// The shelf of one process, whose answers reach `retain_ms` of stream time back, with what has left memory, if that is at hand.
-    pub fn new(place: &Place, retain_ms: u64, cold: Option<Arc<dyn Cold>>) -> Self {
+    pub fn new(place: &Place, retain_ms: u64, days: Arc<Days>, cold: Option<Arc<dyn Cold>>) -> Self {
         Self {
             snapshots: (0..place.workers).map(|_| Snapshots::default()).collect(),
             first_worker: place.first_worker(),
@@ -97,6 +101,7 @@ impl Shelf {
             latest: RwLock::default(),
             announced: Mutex::default(),
             changed: watch::Sender::new(0),
+            days,
             cold,
         }
     }
@@ -169,6 +174,16 @@ impl Shelf {
         self.channels.reply(ticket, answer);
     }
 
+    /// Reads what has left memory, on a thread where that may take a while.
+    fn read_cold<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Cold) -> Result<T, BoxError> + Send + 'static,
+    ) -> BoxFuture<Result<T, ColdError>> {
+        let Some(cold) = self.cold.clone() else { return Box::pin(ready(Err(ColdError::Elsewhere))) };
+        let read = tokio::task::spawn_blocking(move || read(&*cold));
+        Box::pin(async move { read.await.expect("a panic aborts the process").map_err(ColdError::Failed) })
+    }
+
     /// Lets everybody go who waits: no more answers come.
     pub fn close(&self) {
         self.series.waiting().clear();
@@ -186,23 +201,24 @@ impl Queries for Shelf {
         self.announced.lock().expect("nobody panics while holding it").lower(as_of)
     }
 
-    fn ask(&self, question: Question) -> BoxFuture<Option<Answer>> {
+    fn ask(&self, question: Question, width: Width) -> BoxFuture<Option<Answer>> {
         let Some(owner) = self.owner(&question.video_id) else { return self.series.ask(question) };
+        // Not retained any more: the snapshot says so.
+        let settled = self.lower(question.as_of).map_or(0, |moment| moment.watermark);
         if question.end.0.saturating_sub(question.first.0) <= SHORT_MINUTES {
-            return Box::pin(ready(owner.answer(&question)));
+            return Box::pin(ready(hot::answer(owner, &self.days, &question, width, settled)));
         }
-        let owner = owner.clone();
-        let read = tokio::task::spawn_blocking(move || owner.answer(&question));
+        let (owner, days) = (owner.clone(), Arc::clone(&self.days));
+        let read = tokio::task::spawn_blocking(move || hot::answer(&owner, &days, &question, width, settled));
         Box::pin(async move { read.await.expect("a panic aborts the process") })
     }
 
     fn cold(&self, question: ColdQuestion) -> BoxFuture<ColdRows> {
-        let Some(cold) = self.cold.clone() else { return Box::pin(ready(Err(ColdError::Elsewhere))) };
-        let read = tokio::task::spawn_blocking(move || cold.read(&question));
-        Box::pin(async move {
-            let rows = read.await.expect("a panic aborts the process");
-            rows.map_err(ColdError::Failed)
-        })
+        self.read_cold(move |cold| cold.read(&question))
+    }
+
+    fn cold_sums(&self, question: ColdSumsQuestion) -> BoxFuture<ColdSums> {
+        self.read_cold(move |cold| cold.sums(&question))
     }
 
     fn top(&self, question: TopQuestion) -> BoxFuture<Option<TopAnswer>> {

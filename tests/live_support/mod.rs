@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod ranges;
 pub mod stage;
 pub mod tmpfs;
+pub mod tops;
 pub mod traffic;
 pub mod truth;
 

@@ -8,21 +8,23 @@ use proptest::{
 };
 use serde_json::{Value, json};
 
-use super::{SOON, client::Client, truth::number, wait_for};
+use super::{SOON, client::Client, tops, truth::number, wait_for};
 
 pub const MINUTE: u64 = 60_000;
 /// The first minute of a day.
 pub const BEGIN: u64 = 1_767_225_600_000;
 
-/// Sends events by number, each worth it, one every so many minutes; waits until they are counted.
+/// Sends two events by each number, worth it, every so many minutes: a view of the one video, and a like of one of some others
+/// ([`tops`]). Waits until they are counted.
 pub fn send(client: &Client, numbers: std::ops::Range<u64>, every: u64) {
-    let event = |number: u64| {
-        json!({"event_id": number.to_string(), "video_id": "v", "event_type": "view",
+    let event = |number: u64, video_id: &str, event_type: &str| {
+        json!({"event_id": format!("{event_type}{number}"), "video_id": video_id, "event_type": event_type,
                "timestamp": BEGIN + number * every * MINUTE, "user_id": format!("u{}", number % 7),
                "value": number as f64 / 8.0})
         .to_string()
     };
-    let token = client.send(&numbers.map(event).collect::<Vec<_>>());
+    let both = |number: u64| [event(number, "v", "view"), event(number, &tops::video(number), "like")];
+    let token = client.send(&numbers.flat_map(both).collect::<Vec<_>>());
     client.stats("v", &format!("after={token}")).expect(200);
 }
 
@@ -38,9 +40,9 @@ pub fn let_leave(client: &Client, mut next: u64, every: u64, beyond: u64) -> u64
     next
 }
 
-/// From where on top lists are made: of what is in memory.
+/// From where on windows are in memory.
 pub fn hot_start(client: &Client) -> u64 {
-    number(&client.get("/v1/top").unwrap().expect(200)["start"])
+    number(&client.status()["hot_from"])
 }
 
 #[derive(Clone, Debug)]

@@ -35,7 +35,7 @@ use std::{
 };
 
 use dataflows::{
-    port::{Claim, ColdSeries, ColdWindow, CountRow, CountSink, Labels, SinkError, Version},
+    port::{Claim, ColdSeries, ColdSum, ColdWindow, CountRow, CountSink, Labels, SinkError, Version},
     time::EventTime,
 };
 use scylla::{client::session::Session, statement::Statement};
@@ -154,6 +154,12 @@ impl Tables {
         starts: Range<EventTime>,
     ) -> Result<Vec<EventTime>, CassandraError> {
         self.shared.worker.ask(scan::days(Arc::clone(&self.shared.link), series.into(), starts))
+    }
+
+    /// What the windows of each video come to that are of the event type, final, and start in the range, ascending by video. Of days
+    /// that are in it as a whole, a first or last window is the day's.
+    pub fn scan_sums(&self, event_type: &str, starts: Range<EventTime>) -> Result<Vec<ColdSum>, CassandraError> {
+        self.shared.worker.ask(scan::sums(Arc::clone(&self.shared.link), event_type.into(), starts))
     }
 
     /// Visits every row, the windows of one video, event type and day together and ascending, all else in no order,

@@ -1,6 +1,7 @@
-//! Reading counts back: a range of one video for queries, everything for audits.
+//! Reading counts back: a range of one video or the sums of all for queries, everything for audits.
 
 use std::{
+    collections::BTreeMap,
     ops::{ControlFlow, Range},
     sync::Arc,
     time::Duration,
@@ -10,7 +11,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use dataflows::{
     checkpoint::frame::FieldReader,
     functions::stats::Stats,
-    port::{ColdSeries, ColdWindow, CountRow},
+    port::{ColdSeries, ColdSum, ColdWindow, CountRow},
     rollup::Width,
     time::EventTime,
 };
@@ -207,9 +208,20 @@ fn too_wide(link: &Link, starts: &Range<EventTime>) -> CassandraError {
 /// One page of all rows, in the order of their tokens, and where the next one begins.
 pub(super) async fn page(link: Arc<Link>, place: Place) -> Result<(Vec<CountRow>, Option<Place>), CassandraError> {
     let statement = &link.statements.scan_all;
+    let (result, next) = read_page(&link, statement, &place.tokens(), place).await?;
+    Ok((stored(statement, result)?, next))
+}
+
+/// One page of what a statement finds in a range of tokens, and where the next one begins.
+async fn read_page(
+    link: &Link,
+    statement: &PreparedStatement,
+    values: &impl SerializeRow,
+    place: Place,
+) -> Result<(QueryResult, Option<Place>), CassandraError> {
     let mut retries = Retries::new();
     let (result, next) = loop {
-        match link.session.execute_single_page(statement, place.tokens(), place.page.clone()).await {
+        match link.session.execute_single_page(statement, values, place.page.clone()).await {
             Ok(page) => break page,
             Err(error) => retries.after(statement, error).await?,
         }
@@ -220,7 +232,56 @@ pub(super) async fn page(link: Arc<Link>, place: Place) -> Result<(Vec<CountRow>
             Some(Place { slice: place.slice + 1, page: PagingState::start() }).filter(|next| next.slice < SLICES)
         }
     };
-    Ok((stored(statement, result)?, next))
+    Ok((result, next))
+}
+
+/// A row of the table of days.
+type StoredDay = (String, String, CqlTimestamp, Option<i64>);
+
+/// What the windows of each video come to that are of the event type and start in the range, ascending by video. By days, where they
+/// are in it as a whole.
+pub(super) async fn sums(
+    link: Arc<Link>,
+    event_type: Arc<str>,
+    starts: Range<EventTime>,
+) -> Result<Vec<ColdSum>, CassandraError> {
+    let mut sums: BTreeMap<String, ColdSum> = BTreeMap::new();
+    let mut add = |video_id: &str, start: EventTime, count: u64| match sums.get_mut(video_id) {
+        Some(sum) => sum.add(start, count),
+        None => drop(sums.insert(video_id.to_owned(), ColdSum::of(video_id.to_owned(), start, count))),
+    };
+    let mut in_part: Vec<(Arc<str>, EventTime)> = Vec::new();
+    let statement = &link.statements.scan_all_days;
+    let (from, until) = (cql_time_or_last(starts.start / DAY_MS * DAY_MS), cql_time_or_last(starts.end));
+    let mut place = Some(Place::start()).filter(|_| !starts.is_empty());
+    while let Some(at) = place.take() {
+        let (first, last) = at.tokens();
+        let (result, next) = read_page(&link, statement, &(first, last, from, until), at).await?;
+        place = next;
+        for (video_id, kind, day, count) in answer::typed::<StoredDay>(statement.get_statement(), result)? {
+            // Null where somebody else has written.
+            let (Ok(day), Some(Ok(count))) = (u64::try_from(day.0), count.map(u64::try_from)) else { continue };
+            if *kind != *event_type {
+                continue;
+            }
+            if starts.start <= day && day + DAY_MS <= starts.end {
+                add(&video_id, day, count);
+            } else {
+                in_part.push((video_id.into(), day));
+            }
+        }
+    }
+    let (from, until) = (cql_time_or_last(starts.start), cql_time_or_last(starts.end));
+    let one = |(video_id, day): (Arc<str>, EventTime)| {
+        let values = cql_day(day).map(|day| (video_id, Arc::clone(&event_type), day, from, until));
+        one_day(Arc::clone(&link), values.ok_or_else(|| too_wide(&link, &starts)))
+    };
+    let mut days = stream::iter(in_part).map(one).buffer_unordered(DAYS_AT_ONCE);
+    while let Some(rows) = days.try_next().await? {
+        rows.iter().for_each(|row| add(&row.video_id, row.window_start, row.count));
+    }
+    drop(days);
+    Ok(sums.into_values().collect())
 }
 
 /// The waits between the attempts at one read.

@@ -17,7 +17,7 @@ use std::{
 };
 
 use dataflows::{
-    port::{Claim, ColdSeries, ColdWindow, CountRow, CountSink, SinkError, Version},
+    port::{Claim, ColdSeries, ColdSum, ColdWindow, CountRow, CountSink, SinkError, Version},
     rollup::Width,
     time::{EventTime, Minute},
 };
@@ -129,6 +129,40 @@ impl Store {
             Some(Width::Day.end(day))
         })?;
         Ok(days)
+    }
+
+    /// What the windows of each video come to that are of the event type and start in the range, ascending by video. Of other rows
+    /// one of each video is read.
+    pub fn scan_sums(&self, event_type: &str, starts: Range<EventTime>) -> Result<Vec<ColdSum>, Error> {
+        let mut sums = Vec::new();
+        if starts.is_empty() {
+            return Ok(sums);
+        }
+        self.read(|opened| {
+            let snapshot = opened.database.snapshot();
+            let read = |guard: fjall::Guard| guard.into_inner().map_err(|cause| self.failed(cause));
+            let mut from = Vec::new();
+            while let Some(next) = snapshot.range(&opened.minutes, from..).next() {
+                let (key, _) = read(next)?;
+                let video_id = layout::video_of(&key).ok_or_else(|| self.corrupt(&key))?;
+                let bound = |start| layout::key(video_id, event_type, start);
+                let (Some(first), Some(end)) = (bound(starts.start), bound(starts.end)) else { return Ok(()) };
+                let mut sum: Option<ColdSum> = None;
+                for guard in snapshot.range(&opened.minutes, first..end) {
+                    let (key, value) = read(guard)?;
+                    let ColdWindow { start, count, .. } =
+                        layout::window(&key, &value, false).ok_or_else(|| self.corrupt(&key))?;
+                    match &mut sum {
+                        Some(sum) => sum.add(start, count),
+                        None => sum = Some(ColdSum::of(video_id.to_owned(), start, count)),
+                    }
+                }
+                sums.extend(sum);
+                from = layout::behind(video_id);
+            }
+            Ok(())
+        })?;
+        Ok(sums)
     }
 
     /// Visits the windows of a series that start in the range, ascending; those before what `visit` gives are left out.

@@ -55,6 +55,18 @@ pub(super) fn key(video_id: &str, event_type: &str, window_start: EventTime) -> 
     Some(key)
 }
 
+/// What is behind the keys of all windows of a video.
+pub(super) fn behind(video_id: &str) -> Vec<u8> {
+    // The least that no id has, behind the zero that ends one.
+    [video_id.as_bytes(), &[1]].concat()
+}
+
+/// The video of a key; `None` if it is none.
+pub(super) fn video_of(key: &[u8]) -> Option<&str> {
+    let end = key.iter().position(|byte| *byte == 0)?;
+    str::from_utf8(&key[..end]).ok().filter(|video_id| fits(video_id, ID_BYTES_MAX))
+}
+
 /// The value of a row.
 pub(super) fn value(version: Version, row: &CountRow) -> Vec<u8> {
     let mut value = Fields(Vec::with_capacity(VALUE_BYTES));

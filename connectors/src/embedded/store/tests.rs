@@ -122,6 +122,15 @@ fn a_scan_gives_one_video_type_and_time_range_in_order() {
             .collect();
         assert_eq!(expected.len(), windows.len());
         assert_eq!(found, expected, "{video:?} {event_type:?} {range:?}");
+        // The same for all videos at once.
+        let mut sums: Vec<ColdSum> = Vec::new();
+        for row in rows.iter().filter(|row| row.event_type == event_type && range.contains(&row.window_start)) {
+            match sums.last_mut().filter(|sum| sum.video_id == row.video_id) {
+                Some(sum) => sum.add(row.window_start, row.count),
+                None => sums.push(ColdSum::of(row.video_id.clone(), row.window_start, row.count)),
+            }
+        }
+        assert_eq!(store.scan_sums(event_type, range.clone()).unwrap(), sums, "{event_type:?} {range:?}");
     }
 }
 
