@@ -37,6 +37,9 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(40);
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// Of standard error, when something does not come.
+const TOLD_LINES: usize = 60;
+
 /// What was seen of all starts and recoveries.
 #[derive(Debug, Default)]
 pub struct Seen {
@@ -319,11 +322,30 @@ impl Arena {
     fn wait(&mut self, what: &str, within: Duration, mut is_so: impl FnMut(&mut Self) -> bool) {
         let begun = Instant::now();
         while !is_so(self) {
-            assert!(begun.elapsed() < within, "{what}: not within {within:?}");
+            if within < begun.elapsed() {
+                self.tell_all();
+                panic!("{what}: not within {within:?}");
+            }
             let ended = self.server.as_mut().is_some_and(|server| !server.is_running());
             assert!(!ended, "{what}: the supervisor has ended");
             thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// What everybody says of themselves, for whoever has to find out what is amiss.
+    fn tell_all(&mut self) {
+        let Some(server) = &self.server else { return self.log.say("the job is down") };
+        for (process, client) in server.clients.iter().enumerate() {
+            for path in ["/readyz", "/v1/status"] {
+                match client.get(path) {
+                    Ok(answer) => self.log.say(format_args!("process {process} {path}: {}", answer.json)),
+                    Err(error) => self.log.say(format_args!("process {process} {path}: {error}")),
+                }
+            }
+        }
+        let stderr = server.stderr();
+        let lines: Vec<_> = stderr.lines().collect();
+        self.log.say(format_args!("its last lines:\n{}", lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n")));
     }
 
     /// The newest checkpoint that anyone knows of.
