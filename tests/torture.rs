@@ -46,10 +46,11 @@ fn whatever_a_seed_does_to_processes_and_servers_all_comes_to_what_the_oracle_sa
     let seed = asked("TIDEMARK_TORTURE_SEED").unwrap_or(SEED);
     let minutes = asked("TIDEMARK_TORTURE_MINUTES").unwrap_or(MINUTES);
     let load = Load::of(seed, minutes, asked("TIDEMARK_TORTURE_RATE"));
-    let mut schedule = Schedule::draw(seed, (STEPS_A_MINUTE * minutes) as usize + 1);
-    if let Ok(words) = env::var("TIDEMARK_TORTURE_ONLY") {
-        schedule.steps.retain(|step| step.fault.to_string().contains(&words));
-    }
+    let steps = (STEPS_A_MINUTE * minutes) as usize + 1;
+    let schedule = match env::var("TIDEMARK_TORTURE_ONLY") {
+        Ok(words) => Schedule::draw_of(seed, steps, &words),
+        Err(_) => Schedule::draw(seed, steps),
+    };
     let wanted = env::var_os("TIDEMARK_TORTURE_DIR").map(PathBuf::from);
     let folder = wanted.clone().unwrap_or_else(|| tempfile::tempdir().unwrap().keep());
     let told = format!("seed {seed}, {minutes} minutes, {} records/s, folder {}", load.rate, folder.display());

@@ -134,6 +134,16 @@ impl Schedule {
         }
         Self { first, steps }
     }
+
+    /// The same of faults alone that have such words in their description.
+    pub fn draw_of(seed: u64, count: usize, words: &str) -> Self {
+        // A kind comes once in each round.
+        let Self { first, mut steps } = Self::draw(seed, count * KINDS);
+        steps.retain(|step| step.fault.to_string().contains(words));
+        steps.truncate(count);
+        assert!(!steps.is_empty(), "no fault has {words:?} in its description");
+        Self { first, steps }
+    }
 }
 
 fn fault(rng: &mut ChaCha8Rng, kind: usize, layout: Layout) -> Fault {
