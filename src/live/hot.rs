@@ -8,7 +8,7 @@ use dataflows::{
     query::{Answer, Cell, Question},
     rollup::Width,
     snapshot::Snapshots,
-    time::{EventTime, Minute},
+    time::{EventTime, MINUTE_MS, Minute},
 };
 
 use super::days::{Days, Minutes};
@@ -32,7 +32,8 @@ impl Hot<'_> {
             video_id: video_id.to_owned(),
             event_type: event_type.to_owned(),
             first: Minute::of(starts.start),
-            end: Minute::of(starts.end),
+            // The end of the last window of all is no event's time.
+            end: Minute((starts.end / MINUTE_MS) as u32),
             functions: if functions { Kept::ALL } else { Kept::NONE },
             as_of: self.as_of,
         };
