@@ -108,6 +108,21 @@ fn whole_days_that_have_left_are_what_their_minutes_come_to_in_every_process() {
 }
 
 #[test]
+fn whole_days_in_memory_are_what_their_minutes_come_to_and_the_last_one_still_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = run(&folder.path().join("data")).env("TIDEMARK_INDEX__HOT", "3650d").workers(2).start();
+    let mut sent = 0;
+    // Within the second day, and from there into the third.
+    for until in [300, 320, 420, 430] {
+        send(&server.client, sent..until, 7);
+        sent = until;
+        assert!(hot_start(&server.client) < BEGIN, "nothing leaves");
+        (0..2).for_each(|_| check_any_range(&server.client, sent, 7));
+    }
+    server.stop();
+}
+
+#[test]
 fn every_process_answers_with_the_windows_that_the_store_of_the_first_one_has() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
