@@ -89,45 +89,49 @@ pub enum FrameError {
 
 /// Writes a file into memory.
 pub struct FrameWriter {
-    bytes: Vec<u8>,
+    file: Fields,
     sections: u32,
 }
 
 impl FrameWriter {
-    /// Begins a file.
-    pub fn new(kind: FileKind) -> Self {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend((kind as u32).to_le_bytes());
-        Self { bytes, sections: 0 }
+    /// Begins a file of about so many bytes: they are copied where there are more.
+    pub fn new(kind: FileKind, bytes: usize) -> Self {
+        let mut file = Fields(Vec::with_capacity(bytes));
+        file.0.extend(MAGIC);
+        file.word(VERSION).word(kind as u32);
+        Self { file, sections: 0 }
     }
 
-    /// Adds a section; `kind` is not 0.
-    pub fn section(&mut self, kind: u32, group: u32, payload: &[u8]) {
+    /// Adds a section, whose payload is written in place; `kind` is not 0.
+    pub fn section(&mut self, kind: u32, group: u32, payload: impl FnOnce(&mut Fields)) {
         assert!(kind != 0, "0 is the trailer's kind");
-        self.head(kind, group, payload.len() as u64, payload);
-        self.bytes.extend_from_slice(payload);
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let at = self.file.0.len();
+        self.file.0.resize(at + SECTION_BYTES, 0);
+        payload(&mut self.file);
+        let length = self.file.0.len() - at - SECTION_BYTES;
+        self.head(at, kind, group, length as u64);
+        self.file.0.resize(self.file.0.len().next_multiple_of(8), 0);
         self.sections += 1;
     }
 
-    fn head(&mut self, kind: u32, group: u32, length: u64, payload: &[u8]) {
-        let at = self.bytes.len();
-        self.bytes.extend(kind.to_le_bytes());
-        self.bytes.extend(group.to_le_bytes());
-        self.bytes.extend(length.to_le_bytes());
+    /// Puts the head of what is behind it into its place.
+    fn head(&mut self, at: usize, kind: u32, group: u32, length: u64) {
+        let (head, payload) = self.file.0[at..].split_at_mut(SECTION_BYTES);
+        head[..4].copy_from_slice(&kind.to_le_bytes());
+        head[4..8].copy_from_slice(&group.to_le_bytes());
+        head[8..16].copy_from_slice(&length.to_le_bytes());
         let mut crc = crc32fast::Hasher::new();
-        crc.update(&self.bytes[at..]);
+        crc.update(&head[..16]);
         crc.update(payload);
-        self.bytes.extend(crc.finalize().to_le_bytes());
-        self.bytes.extend([0; 4]);
+        head[16..20].copy_from_slice(&crc.finalize().to_le_bytes());
     }
 
     /// Ends the file.
     pub fn finish(mut self) -> Vec<u8> {
-        let length = (self.bytes.len() + SECTION_BYTES) as u64;
-        self.head(0, self.sections, length, &[]);
-        self.bytes
+        let at = self.file.0.len();
+        self.file.0.resize(at + SECTION_BYTES, 0);
+        self.head(at, 0, self.sections, (at + SECTION_BYTES) as u64);
+        self.file.0
     }
 }
 
@@ -263,10 +267,10 @@ mod tests {
     use super::*;
 
     fn file() -> Vec<u8> {
-        let mut writer = FrameWriter::new(FileKind::Part);
-        writer.section(1, 0, b"seven b");
-        writer.section(2, 127, b"");
-        writer.section(3, 5, &[9; 16]);
+        let mut writer = FrameWriter::new(FileKind::Part, 10);
+        writer.section(1, 0, |fields| fields.0.extend(b"seven b"));
+        writer.section(2, 127, |_| {});
+        writer.section(3, 5, |fields| fields.0.extend([9; 16]));
         writer.finish()
     }
 

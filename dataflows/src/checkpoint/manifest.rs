@@ -145,34 +145,32 @@ impl Manifest {
 
     /// The stored bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = FrameWriter::new(FileKind::Manifest);
-        writer.section(HEAD, 0, &self.head());
+        let mut writer = FrameWriter::new(FileKind::Manifest, 0);
+        writer.section(HEAD, 0, |fields| self.put_head(fields));
         for (partition, state) in &self.partitions.0 {
-            writer.section(PARTITION, 0, &put_partition(*partition, state));
+            writer.section(PARTITION, 0, |fields| put_partition(fields, *partition, state));
         }
         if self.hot != Hot::default() {
-            let mut fields = Fields::default();
-            fields.word(self.hot.from.0).word(0).long(self.hot.left);
-            writer.section(HOT, 0, &fields.0);
+            writer.section(HOT, 0, |fields| {
+                fields.word(self.hot.from.0).word(0).long(self.hot.left);
+            });
         }
         for part in &self.parts {
-            let mut fields = Fields::default();
-            put_wide(fields.bytes(part.name.as_bytes()).long(part.number).long(part.bytes), part.hash);
-            writer.section(PART, 0, &fields.0);
+            writer.section(PART, 0, |fields| {
+                put_wide(fields.bytes(part.name.as_bytes()).long(part.number).long(part.bytes), part.hash);
+            });
         }
         writer.finish()
     }
 
-    fn head(&self) -> Vec<u8> {
-        let mut fields = Fields::default();
+    fn put_head(&self, fields: &mut Fields) {
         fields.long(self.version.generation).long(self.version.number);
-        put_wide(&mut fields, self.history);
-        put_wide(&mut fields, self.log);
+        put_wide(fields, self.history);
+        put_wide(fields, self.log);
         fields.long(self.key.0[0]).long(self.key.0[1]).long(self.frontier).long(self.watermark);
         fields.long(self.acknowledged.generation).long(self.acknowledged.number);
         let Meaning { window_ms, lateness_ms, remember_ms, max_future_ms, max_jump_ms } = self.meaning;
         fields.long(window_ms).long(lateness_ms).long(remember_ms).long(max_future_ms).long(max_jump_ms);
-        fields.0
     }
 
     /// Reads the bytes of a manifest.
@@ -248,8 +246,7 @@ fn take_hot(payload: &[u8]) -> Option<Hot> {
     (zero == 0 && fields.is_done()).then_some(Hot { from, left })
 }
 
-fn put_partition(partition: PartitionId, state: &PartitionState) -> Vec<u8> {
-    let mut fields = Fields::default();
+fn put_partition(fields: &mut Fields, partition: PartitionId, state: &PartitionState) {
     fields.word(partition.0).long(state.next_offset).maybe(state.clock.time());
     fields.maybe(state.clock.row().map(|row| row.least));
     let ids = state.clock.row().map_or(&[][..], |row| &row.event_ids);
@@ -262,7 +259,6 @@ fn put_partition(partition: PartitionId, state: &PartitionState) -> Vec<u8> {
     let Ledger { read, counted, duplicate, late, future, malformed, oversize } = state.ledger;
     fields.word(u32::from(state.ended)).long(read).long(counted).long(duplicate).long(late);
     fields.long(future).long(malformed).long(oversize);
-    fields.0
 }
 
 fn take_partition(payload: &[u8]) -> Option<(PartitionId, PartitionState)> {

@@ -33,6 +33,11 @@ const LETTERS: u32 = 4;
 const RULINGS: u32 = 5;
 const STATS: u32 = 6;
 
+/// Sizes of what has none that is fixed, as they usually are.
+const ABOUT_NAME_BYTES: usize = 40;
+const ABOUT_STATS_BYTES: usize = 192;
+const ABOUT_LETTER_BYTES: usize = 512;
+
 /// What one key group holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupState {
@@ -92,24 +97,31 @@ impl Default for PartState {
 impl PartState {
     /// The stored bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = FrameWriter::new(FileKind::Part);
+        let mut writer = FrameWriter::new(FileKind::Part, self.about_bytes());
         for (group, state) in self.groups.iter().enumerate() {
             encode_group(&mut writer, group as u32, state);
         }
         if !self.letters.is_empty() {
-            let mut fields = Fields::default();
-            self.letters.iter().for_each(|letter| put_letter(&mut fields, letter));
-            writer.section(LETTERS, 0, &fields.0);
+            writer.section(LETTERS, 0, |fields| self.letters.iter().for_each(|letter| put_letter(fields, letter)));
         }
         if !self.rulings.is_empty() {
-            let mut fields = Fields::default();
-            for Ruling { partition, offset, ruled } in &self.rulings {
-                let number = RULED.iter().position(|known| known == ruled).expect("every ruling is listed");
-                fields.word(partition.0).word(number as u32).long(*offset);
-            }
-            writer.section(RULINGS, 0, &fields.0);
+            writer.section(RULINGS, 0, |fields| {
+                for Ruling { partition, offset, ruled } in &self.rulings {
+                    let number = RULED.iter().position(|known| known == ruled).expect("every ruling is listed");
+                    fields.word(partition.0).word(number as u32).long(*offset);
+                }
+            });
         }
         writer.finish()
+    }
+
+    /// The size of the stored bytes, or somewhat more; less where letters are long or many users are known one by one.
+    fn about_bytes(&self) -> usize {
+        let of_group = |group: &GroupState| {
+            let rows = group.ids.len() * size_of::<IdRow>() + group.cells.len() * size_of::<CellRow>();
+            rows + group.names.len() * ABOUT_NAME_BYTES + group.stats.len() * ABOUT_STATS_BYTES
+        };
+        self.groups.iter().map(of_group).sum::<usize>() + self.letters.len() * ABOUT_LETTER_BYTES
     }
 
     /// How many events the cells hold.
@@ -170,20 +182,18 @@ impl PartState {
 
 fn encode_group(writer: &mut FrameWriter, group: u32, state: &GroupState) {
     if !state.names.is_empty() {
-        let mut fields = Fields::default();
-        fields.word(state.names.len() as u32);
-        for (video_id, event_type) in &state.names {
-            fields.bytes(video_id.as_bytes()).bytes(event_type.as_bytes());
-        }
-        writer.section(NAMES, group, &fields.0);
+        writer.section(NAMES, group, |fields| {
+            fields.word(state.names.len() as u32);
+            for (video_id, event_type) in &state.names {
+                fields.bytes(video_id.as_bytes()).bytes(event_type.as_bytes());
+            }
+        });
     }
     if !state.ids.is_empty() {
-        let mut bytes = Vec::with_capacity(state.ids.len() * size_of::<IdRow>());
-        rows::encode(state.ids.iter().map(|known| IdRow { id: known.id, minute: known.minute.0, zero: 0 }), &mut bytes);
-        writer.section(IDS, group, &bytes);
+        let row = |known: &RememberedId| IdRow { id: known.id, minute: known.minute.0, zero: 0 };
+        writer.section(IDS, group, |fields| rows::encode(state.ids.iter().map(row), &mut fields.0));
     }
     if !state.cells.is_empty() {
-        let mut bytes = Vec::with_capacity(state.cells.len() * size_of::<CellRow>());
         let row = |cell: &CellState| CellRow {
             count: cell.count,
             series: cell.series.0,
@@ -191,15 +201,14 @@ fn encode_group(writer: &mut FrameWriter, group: u32, state: &GroupState) {
             unwritten: u32::from(cell.unwritten),
             zero: 0,
         };
-        rows::encode(state.cells.iter().map(row), &mut bytes);
-        writer.section(CELLS, group, &bytes);
+        writer.section(CELLS, group, |fields| rows::encode(state.cells.iter().map(row), &mut fields.0));
     }
     if !state.stats.is_empty() {
-        let mut fields = Fields::default();
-        for (series, minute, stats) in &state.stats {
-            stats.encode(fields.word(series.0).word(minute.0));
-        }
-        writer.section(STATS, group, &fields.0);
+        writer.section(STATS, group, |fields| {
+            for (series, minute, stats) in &state.stats {
+                stats.encode(fields.word(series.0).word(minute.0));
+            }
+        });
     }
 }
 

@@ -3,6 +3,8 @@
 //! Invariant: each group says of how many events it is (`events`). A cell has what is asked for where that is its count: events
 //! from before a group was kept are missing, which can be told and is never passed over.
 
+use std::sync::Arc;
+
 use differential_dataflow::difference::{IsZero, Semigroup};
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +29,28 @@ pub struct Detail {
 
 /// What is known beside the count. Also the difference of an update of the index: zero where no events are left, as windows are
 /// taken out whole.
+///
+/// Clones share what they are of until one of them changes: the index copies differences as it merges its batches, and checkpoints
+/// take cells that may never change again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Stats(Box<Groups>);
+pub struct Stats(#[serde(with = "owned")] Arc<Groups>);
+
+/// On the way to others, each is by itself.
+mod owned {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    use super::Groups;
+
+    pub fn serialize<S: Serializer>(groups: &Arc<Groups>, serializer: S) -> Result<S::Ok, S::Error> {
+        groups.as_ref().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Groups>, D::Error> {
+        Groups::deserialize(deserializer).map(Arc::new)
+    }
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Groups {
@@ -109,7 +131,7 @@ impl Values {
 impl Stats {
     /// Adds one event.
     pub fn add(&mut self, detail: Detail) {
-        let Groups { values, distinct, quantiles } = &mut *self.0;
+        let Groups { values, distinct, quantiles } = Arc::make_mut(&mut self.0);
         add(values, detail.kept.values, detail.value, Values::add);
         add(distinct, detail.kept.distinct, detail.user, Distinct::add);
         add(quantiles, detail.kept.quantiles, detail.value, Quantiles::add);
@@ -117,15 +139,23 @@ impl Stats {
 
     /// Adds all of another.
     pub fn merge(&mut self, other: &Self) {
-        merge(&mut self.0.values, &other.0.values, Values::merge);
-        merge(&mut self.0.distinct, &other.0.distinct, Distinct::merge);
-        merge(&mut self.0.quantiles, &other.0.quantiles, Quantiles::merge);
+        if *self.0 == Groups::default() {
+            self.0 = Arc::clone(&other.0);
+            return;
+        }
+        let Groups { values, distinct, quantiles } = Arc::make_mut(&mut self.0);
+        merge(values, &other.0.values, Values::merge);
+        merge(distinct, &other.0.distinct, Distinct::merge);
+        merge(quantiles, &other.0.quantiles, Quantiles::merge);
     }
 
     /// Only the groups of `kept`.
     pub fn only(&self, kept: Kept) -> Self {
         let Groups { values, distinct, quantiles } = &*self.0;
-        Self(Box::new(Groups {
+        if kept == Kept::ALL {
+            return self.clone();
+        }
+        Self(Arc::new(Groups {
             values: values.clone().filter(|_| kept.values),
             distinct: distinct.clone().filter(|_| kept.distinct),
             quantiles: quantiles.clone().filter(|_| kept.quantiles),
@@ -138,7 +168,7 @@ impl Stats {
             group.as_ref().map(|of| Of { events: -of.events, group: T::default() })
         }
         let Groups { values, distinct, quantiles } = &*self.0;
-        Self(Box::new(Groups { values: minus(values), distinct: minus(distinct), quantiles: minus(quantiles) }))
+        Self(Arc::new(Groups { values: minus(values), distinct: minus(distinct), quantiles: minus(quantiles) }))
     }
 
     /// The groups that are of exactly `events` events.
@@ -219,7 +249,7 @@ impl Stats {
         if there & QUANTILES != 0 {
             groups.quantiles = Some(Of { events: fields.long()? as i64, group: decode_quantiles(fields)? });
         }
-        Some(Self(Box::new(groups)))
+        Some(Self(Arc::new(groups)))
     }
 }
 
