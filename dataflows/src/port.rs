@@ -236,9 +236,14 @@ impl ColdSum {
 
     /// Takes another window of the video in.
     pub fn add(&mut self, start: EventTime, count: u64) {
-        self.count += count;
-        self.first = self.first.min(start);
-        self.last = self.last.max(start);
+        self.merge(&Self { video_id: String::new(), count, first: start, last: start });
+    }
+
+    /// Takes other windows of the same video in.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
     }
 }
 
