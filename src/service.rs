@@ -119,6 +119,9 @@ pub enum IngestError {
     /// The log's queue is full: try again later.
     #[error("the log is busy")]
     Busy,
+    /// The disk is full: nothing of the request is durable as far as is known.
+    #[error("there is no room on the disk of the log")]
+    NoRoom,
     /// The log can't be written: nothing of the request is durable as far as is known.
     #[error("the log can't be written: {0}")]
     Failed(String),

@@ -34,7 +34,7 @@ fn fill_the_log(stage: &Stage, server: &Server, first: u64) -> Vec<String> {
         let answer = server.client.post("/v1/events", "application/json", body.as_bytes()).unwrap();
         match answer.status {
             202 => acknowledged.push(format!("\"large-{number}\"")),
-            503 => break,
+            507 => break,
             _ => panic!("{}", answer.text),
         }
     }

@@ -124,7 +124,7 @@ impl Judged {
     path = "/v1/events",
     tag = "events",
     description = "One event, an array of events, or one a line; `content-encoding` may be `gzip` or `zstd`. 202 means that the \
-        accepted ones are durable in the log. After 429 or 503, or no answer, send the same bytes again: an event keeps its id, \
+        accepted ones are durable in the log. After 429, 503 or 507, or no answer, send the same bytes again: an event keeps its id, \
         so it counts once.\n\n\
         `curl -sS http://127.0.0.1:7070/v1/events -H 'content-type: application/json' -d \
         '[{\"event_id\":\"e1\",\"video_id\":\"v1\",\"event_type\":\"view\",\"timestamp\":1767225600123}]'`",
@@ -176,6 +176,11 @@ async fn append(door: &Door<'_>, entries: Vec<Entry>) -> Result<Token, Problem> 
             Ok(Token(next_offsets))
         }
         Err(IngestError::Busy) => Err(Problem::busy(format!("the queue of {} is full", door.what))),
+        Err(IngestError::NoRoom) => {
+            tracing::warn!("items for {} were refused: the disk is full", door.what);
+            let detail = format!("the disk of {} is full; nothing of this request is known to be durable", door.what);
+            Err(Problem::no_room(detail))
+        }
         Err(error @ IngestError::Failed(_)) => {
             tracing::warn!(%error, "items for {} were refused", door.what);
             let detail = format!("{} can't be written; nothing of this request is known to be durable", door.what);

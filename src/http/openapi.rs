@@ -115,7 +115,7 @@ refusals! {
     /// Where a body is read.
     MayRefuseBodies: 400 408 413 415 429;
     /// Where the log is written.
-    MayRefuseWrites: 500 503;
+    MayRefuseWrites: 500 503 507;
     /// Where the index is asked.
     MayRefuseQuestions: 400 410 503 504;
     /// Where only so many are served at a time.
@@ -140,13 +140,14 @@ fn refusal(status: u16) -> Described {
         415 => "A content type or encoding that is not read here",
         429 => "Busy: send the same bytes again",
         503 => "Not now: try again",
+        507 => "The disk is full: somebody has to make room, then send the same bytes again",
         504 => "The index did not include the write in time; the write itself is durable",
         _ => "A fault of Tidemark",
     };
     let content = Content::new(Some(Ref::from_schema_name("Problem")));
     let response = ResponseBuilder::new().description(words).content("application/problem+json", content);
     match status {
-        429 | 503 | 504 => {
+        429 | 503 | 504 | 507 => {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer);
             let header = HeaderBuilder::new().schema(seconds).description(Some("Seconds to wait"));
             response.header("retry-after", header.build()).build()

@@ -145,6 +145,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Not available now", detail).retry_after(1)
     }
 
+    /// 507: somebody has to make room; then the same again.
+    pub fn no_room(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "no-room", "The disk is full", detail).retry_after(10)
+    }
+
     /// 504: the index did not get there in time. The write itself is safe.
     pub fn waited(seconds: u64) -> Self {
         let detail = format!("the index did not include the write within {seconds} s; the write itself is durable");

@@ -651,6 +651,7 @@ fn a_log_that_does_not_take_events_is_never_a_success() {
     let rows: [(fn() -> IngestError, _, _); 2] = [
         (|| IngestError::Busy, 429, "urn:tidemark:busy"),
         (|| IngestError::Failed("no space\n".into()), 503, "urn:tidemark:unavailable"),
+        (|| IngestError::NoRoom, 507, "urn:tidemark:no-room"),
     ];
     Server::run(|server| async move {
         for (error, status, kind) in rows {

@@ -2,6 +2,7 @@
 //! all, and the others pass on what they are given.
 
 use std::{
+    io,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -110,5 +111,8 @@ impl Ingest for Door {
 }
 
 fn failed(error: &AppendError) -> IngestError {
-    IngestError::Failed(error.to_string())
+    match error {
+        AppendError::Failed { cause, .. } if cause.kind() == io::ErrorKind::StorageFull => IngestError::NoRoom,
+        error => IngestError::Failed(error.to_string()),
+    }
 }

@@ -78,6 +78,7 @@ impl Forward {
         match answer.status().as_u16() {
             202 => {}
             429 | 503 => return Err(IngestError::Busy),
+            507 => return Err(IngestError::NoRoom),
             status => return Err(failed(&format!("it answered {status}"))),
         }
         let receipt: Receipt = answer.body_mut().read_json().map_err(|error| failed(&error))?;

@@ -177,7 +177,7 @@ impl HttpTarget {
                 Ok(taken) => Outcome::Taken(taken),
                 Err(error) => Outcome::Refused(anyhow!(error).context(says()).into()),
             },
-            408 | 429 | 500 | 502 | 503 | 504 => Outcome::Again { why: says(), not_before },
+            408 | 429 | 500 | 502 | 503 | 504 | 507 => Outcome::Again { why: says(), not_before },
             401 | 403 => Outcome::Refused(Failure::new(Exit::Usage, says().context("the server wants --token-file"))),
             _ => Outcome::Refused(says().into()),
         }
