@@ -50,9 +50,9 @@ impl Snapshots {
         self.newest.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Up to which frontier questions are answered: 0 until the first snapshot, `EventTime::MAX` once the index has ended.
-    pub fn reached(&self) -> EventTime {
-        self.newest().map_or(0, |snapshot| snapshot.reached.unwrap_or(EventTime::MAX))
+    /// Up to which frontier questions are answered: none until the first snapshot, `EventTime::MAX` once the index has ended.
+    pub fn reached(&self) -> Option<EventTime> {
+        self.newest().map(|snapshot| snapshot.reached.unwrap_or(EventTime::MAX))
     }
 
     /// Answers a question about a video that this worker owns; `None` where its `as_of` has not been reached.
@@ -181,7 +181,7 @@ mod tests {
         let watched = Arc::downgrade(&read);
         publisher.publish(empty(2));
         drop(read);
-        assert_eq!((snapshots.reached(), watched.strong_count()), (2, 1), "the publisher has it");
+        assert_eq!((snapshots.reached(), watched.strong_count()), (Some(2), 1), "the publisher has it");
         publisher.publish(empty(3));
         assert_eq!((watched.strong_count(), publisher.retired.len()), (0, 0));
     }

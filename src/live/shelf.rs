@@ -118,10 +118,11 @@ impl Shelf {
 
     /// Lets announcements be known that every snapshot of this process has reached: whoever asks at one waits for none of its workers.
     pub fn settle(&self) {
-        let reached = self.snapshots.iter().map(Snapshots::reached).min().unwrap_or(EventTime::MAX);
+        // None is the least: a worker that has put up nothing answers nothing, also at a frontier of 0.
+        let reached = self.snapshots.iter().map(Snapshots::reached).min().flatten();
         // Held to the end, so that they become known in their order.
         let mut ahead = self.ahead();
-        while let Some(announcement) = ahead.pop_front_if(|next| next.frontier <= reached) {
+        while let Some(announcement) = ahead.pop_front_if(|next| Some(next.frontier) <= reached) {
             let moment = announcement.moment();
             self.announced.lock().expect("nobody panics while holding it").push(moment, self.retain_ms);
             *self.latest.write().expect("nobody panics while holding it") = Some(Arc::new(announcement));
@@ -231,5 +232,25 @@ impl Queries for Shelf {
 
     fn changes(&self) -> watch::Receiver<EventTime> {
         self.changed.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataflows::time::Minute;
+
+    use super::*;
+
+    #[test]
+    fn regression_the_first_frontier_is_not_known_before_each_worker_has_put_up_a_snapshot() {
+        let shelf = Shelf::new(&Place::alone(2), 1_000, Arc::default(), None);
+        shelf.announce(Announcement {
+            frontier: 0,
+            watermark: 0,
+            held_by: None,
+            hot_from: Minute(0),
+            partitions: Vec::new(),
+        });
+        assert!(shelf.latest().is_none(), "whoever asked at it would be told that the dataflow has ended");
     }
 }
