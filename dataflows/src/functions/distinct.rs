@@ -43,6 +43,10 @@ impl Distinct {
         match self {
             Self::Exact(hashes) => {
                 let Err(place) = hashes.binary_search(&hash) else { return };
+                if hashes.is_empty() {
+                    // Most windows have one user, and a vector would take four at once.
+                    hashes.reserve_exact(1);
+                }
                 hashes.insert(place, hash);
                 if EXACT_MAX < hashes.len() {
                     *self = Self::Sketch(registers(hashes));

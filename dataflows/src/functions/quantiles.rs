@@ -29,6 +29,10 @@ impl Quantiles {
     }
 
     fn add_to(&mut self, bin: u32, values: u64) {
+        if self.0.is_empty() {
+            // Most windows have one bin, and a vector would take four at once.
+            self.0.reserve_exact(1);
+        }
         match self.0.binary_search_by_key(&bin, |(bin, _)| *bin) {
             Ok(place) => self.0[place].1 += values,
             Err(place) => self.0.insert(place, (bin, values)),
