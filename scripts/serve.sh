@@ -1,4 +1,4 @@
-# For scripts that measure a served log: `serve` and `end` of one process.
+# For scripts that measure a process: `begin` and `end` of one, and `serve` of a log.
 #
 # The caller sets: tidemark, workers, dir (a folder of its own).
 pid=
@@ -6,14 +6,20 @@ pid=
 now_ms() { date +%s%3N; }
 number() { curl -sf "$url/v1/status" | grep -oE "\"$1\":[0-9]+" | head -1 | cut -d: -f2; }
 
-# serve DIR: until all records of its log are counted, and a checkpoint has told the store of them.
-serve() {
-    local port= records
-    records=$("$tidemark" replay --from "log:$1/log" --workers "$workers" --out "tsv:$dir/counts.tsv" 2>&1 | sed -nE 's/.*offsets [0-9]+ to ([0-9]+)/\1/p' | paste -sd+ | bc)
+# begin DIR: starts one in the folder, and waits until it serves at $url; what it logs is in $dir/served.
+begin() {
+    local port=
     "$tidemark" run --workers "$workers" --data-dir "$1" --listen 127.0.0.1:0 2>"$dir/served" &
     pid=$!
-    until port=$(sed -nE "s/.*serving HTTP address=[0-9.]+:([0-9]+).*/\\1/p" "$dir/served" 2>/dev/null) && [[ -n $port ]]; do sleep 0.05; done
+    until port=$(sed -nE "s/.*serving HTTP address=[0-9.]+:([0-9]+).*/\\1/p" "$dir/served" 2>/dev/null) && [[ -n $port ]]; do sleep 0.02; done
     url=http://127.0.0.1:$port
+}
+
+# serve DIR: until all records of its log are counted, and a checkpoint has told the store of them.
+serve() {
+    local records
+    records=$("$tidemark" replay --from "log:$1/log" --workers "$workers" --out "tsv:$dir/counts.tsv" 2>&1 | sed -nE 's/.*offsets [0-9]+ to ([0-9]+)/\1/p' | paste -sd+ | bc)
+    begin "$1"
     until (($(number read || echo 0) >= records)); do sleep 0.1; done
     local newest
     newest=$(number number || echo 0)

@@ -32,9 +32,9 @@ pub trait Queries: Send + Sync + 'static {
     /// Lowers `as_of` to the nearest announced frontier.
     fn lower(&self, as_of: EventTime) -> Result<Moment, AsOfError>;
 
-    /// Answers one question at its `as_of`, which must be announced; in windows of the width where that saves some, and minutes where
-    /// it does not. `None` where the dataflow has ended.
-    fn ask(&self, question: Question, width: Width) -> BoxFuture<Option<Answer>>;
+    /// Answers one question at its `as_of`, which must be announced; in windows of the width where that saves some before `settled`, the
+    /// watermark there, and in minutes where it does not. `None` where the dataflow has ended.
+    fn ask(&self, question: Question, width: Width, settled: EventTime) -> BoxFuture<Option<Answer>>;
 
     /// Reads windows that have left memory.
     fn cold(&self, question: ColdQuestion) -> BoxFuture<ColdRows>;

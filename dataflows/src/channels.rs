@@ -35,7 +35,7 @@ use crate::{
     query::{Answer, Cell, Question},
     series::SeriesNames,
     time::{EventTime, Minute},
-    top::{Order, TopAnswer, rank},
+    top::{Order, TopAnswer, joined, rank},
 };
 
 /// Cells and videos that one activation looks at, since the other operators wait meanwhile.
@@ -229,10 +229,7 @@ impl Sums {
         for (channel, videos) in other.members {
             self.members.entry(channel).or_default().extend(videos);
         }
-        self.known = match (self.known, other.known) {
-            (Some((first, last)), Some(other)) => Some((first.min(other.0), last.max(other.1))),
-            (one, other) => one.or(other),
-        };
+        self.known = joined(self.known, other.known);
     }
 
     fn add_window(&mut self, cell: Cell, stats: &Stats) {

@@ -215,6 +215,18 @@ pub struct ColdWindow {
     pub stats: Option<Stats>,
 }
 
+impl ColdWindow {
+    /// Takes another window in, which begins no earlier.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        match (&mut self.stats, &other.stats) {
+            (Some(all), Some(stats)) => all.merge(stats),
+            (None, Some(stats)) => self.stats = Some(stats.clone()),
+            (_, None) => {}
+        }
+    }
+}
+
 /// What the windows of one video and event type in a range come to that have left memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColdSum {

@@ -77,6 +77,14 @@ impl Order {
     }
 }
 
+/// The first and the last of two spans together, either of which may be empty.
+pub fn joined<T: Ord>(one: Option<(T, T)>, other: Option<(T, T)>) -> Option<(T, T)> {
+    match (one, other) {
+        (Some((first, last)), Some(other)) => Some((first.min(other.0), last.max(other.1))),
+        (one, other) => one.or(other),
+    }
+}
+
 /// Ranks what was summed elsewhere: ids, counts, and counts in the range before. One without an event is left out.
 pub fn rank(order: Order, k: usize, sums: impl IntoIterator<Item = (String, u64, u64)>) -> Vec<Ranked> {
     let mut best = Best::new(order, k);
@@ -417,10 +425,7 @@ impl Merging {
                 for Ranked { id, count, before } in top {
                     self.best.offer(&id, count.cast_signed(), before.cast_signed());
                 }
-                self.known = match (self.known, known) {
-                    (Some((first, last)), Some(other)) => Some((first.min(other.0), last.max(other.1))),
-                    (one, other) => one.or(other),
-                };
+                self.known = joined(self.known, known);
             }
         }
         self.missing -= 1;

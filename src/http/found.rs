@@ -11,11 +11,11 @@ use dataflows::{
     announce::Moment,
     channels::{self, ChannelAnswer, ChannelQuestion, MembersAnswer},
     functions::{Kept, stats::Stats as Functions},
-    port::ColdSum,
+    port::{ColdSum, ColdWindow},
     query::{Answer, Cell, Question},
     rollup::Width,
     time::{EventTime, Minute},
-    top::{Order, Ranked, TopAnswer, TopQuestion, rank},
+    top::{Order, Ranked, TopAnswer, TopQuestion, joined, rank},
 };
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -66,11 +66,11 @@ impl Found {
     }
 
     /// Takes windows that have left memory, ascending and behind those that are there.
-    fn take_cold(&mut self, windows: impl IntoIterator<Item = (Minute, u64, Functions)>, needed: Kept) {
-        for (minute, count, functions) in windows {
-            self.cells.push(Cell { minute, count });
+    fn take_cold(&mut self, windows: impl IntoIterator<Item = ColdWindow>, needed: Kept) {
+        for ColdWindow { start, count, stats } in windows {
+            self.cells.push(Cell { minute: Minute::of(start), count });
             if needed.any() {
-                self.functions.push(functions.only(needed));
+                self.functions.push(stats.unwrap_or_default().only(needed));
             }
         }
     }
@@ -104,11 +104,7 @@ async fn of_video(
     let mut found = Found::default();
     if !cold.is_empty() {
         let windows = read_cold(state, wanted, video_id, &cold, width).await;
-        let windows = windows.map_err(|error| not_read(&error, cold.end))?.into_iter();
-        let window = |window: dataflows::port::ColdWindow| {
-            (Minute::of(window.start), window.count, window.stats.unwrap_or_default())
-        };
-        found.take_cold(windows.map(window), needed);
+        found.take_cold(windows.map_err(|error| not_read(&error, cold.end))?, needed);
     }
     let question = Question {
         video_id: video_id.to_owned(),
@@ -118,7 +114,7 @@ async fn of_video(
         functions: needed,
         as_of: at.frontier,
     };
-    found.take(state.queries.ask(question, width).await, at)?;
+    found.take(state.queries.ask(question, width, at.watermark).await, at)?;
     Ok(found)
 }
 
@@ -136,20 +132,21 @@ async fn of_channel(
         let videos = members(state, Some(channel_id.to_owned()), at).await?.remove(channel_id).unwrap_or_default();
         let reads: Vec<_> = videos.iter().map(|video_id| read_cold(state, wanted, video_id, &cold, width)).collect();
         // Ranges are cut alike for all videos, so windows with the same start are of the same width.
-        let mut sums: BTreeMap<Minute, (u64, Functions)> = BTreeMap::new();
+        let mut sums: BTreeMap<EventTime, ColdWindow> = BTreeMap::new();
         let read = async move {
             let mut rows = stream::iter(reads).buffer_unordered(VIDEOS_AT_ONCE);
             while let Some(windows) = rows.try_next().await? {
                 for window in windows {
-                    let (count, stats) = sums.entry(Minute::of(window.start)).or_default();
-                    *count += window.count;
-                    stats.merge(&window.stats.unwrap_or_default());
+                    match sums.get_mut(&window.start) {
+                        Some(sum) => sum.merge(&window),
+                        None => drop(sums.insert(window.start, window)),
+                    }
                 }
             }
             Ok(sums)
         };
         let sums = scan(state, Box::pin(read)).await?.map_err(|error| not_read(&error, cold.end))?;
-        found.take_cold(sums.into_iter().map(|(minute, (count, stats))| (minute, count, stats)), functions);
+        found.take_cold(sums.into_values(), functions);
     }
     let of = channels::Wanted::Windows { channel_id: channel_id.to_owned(), functions };
     match ask_channels(state, &wanted.event_type, hot, at, of).await? {
@@ -261,13 +258,6 @@ async fn top_with_cold(state: &State, wanted: TopWanted, lowest: Minute, at: Mom
     }
     let sums = sums.into_iter().map(|(id, (count, before))| (id, count, before));
     Ok(TopFound { known, top: rank(order, k, sums) })
-}
-
-fn joined(one: Known, other: Known) -> Known {
-    match (one, other) {
-        (Some((first, end)), Some(other)) => Some((first.min(other.0), end.max(other.1))),
-        (one, other) => one.or(other),
-    }
 }
 
 /// What videos or channels have in a range that has left memory, and the days that it is of.

@@ -140,8 +140,8 @@ fn refusal(status: u16) -> Described {
         415 => "A content type or encoding that is not read here",
         429 => "Busy: send the same bytes again",
         503 => "Not now: try again",
-        507 => "The disk is full: somebody has to make room, then send the same bytes again",
         504 => "The index did not include the write in time; the write itself is durable",
+        507 => "The disk is full: somebody has to make room, then send the same bytes again",
         _ => "A fault of Tidemark",
     };
     let content = Content::new(Some(Ref::from_schema_name("Problem")));

@@ -159,7 +159,7 @@ impl Queries for TwinQueries {
         lowered.map(|at| at.moment()).ok_or_else(|| AsOfError::Gone { oldest: announced[0].frontier })
     }
 
-    fn ask(&self, question: Question, _: Width) -> BoxFuture<Option<Answer>> {
+    fn ask(&self, question: Question, _: Width, _: EventTime) -> BoxFuture<Option<Answer>> {
         assert!(self.announced.lock().unwrap().iter().any(|at| at.frontier == question.as_of), "{question:?}");
         let oldest = *self.merged_before.lock().unwrap();
         if question.as_of < oldest {

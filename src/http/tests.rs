@@ -648,17 +648,18 @@ fn bodies_share_a_room_and_give_it_back() {
 
 #[test]
 fn a_log_that_does_not_take_events_is_never_a_success() {
-    let rows: [(fn() -> IngestError, _, _); 3] = [
-        (|| IngestError::Busy, 429, "urn:tidemark:busy"),
-        (|| IngestError::Failed("no space\n".into()), 503, "urn:tidemark:unavailable"),
-        (|| IngestError::NoRoom, 507, "urn:tidemark:no-room"),
+    // error | status | kind | comes again after, s
+    let rows: [(fn() -> IngestError, _, _, _); 3] = [
+        (|| IngestError::Busy, 429, "urn:tidemark:busy", 1),
+        (|| IngestError::Failed("no space\n".into()), 503, "urn:tidemark:unavailable", 1),
+        (|| IngestError::NoRoom, 507, "urn:tidemark:no-room", 10),
     ];
     Server::run(|server| async move {
-        for (error, status, kind) in rows {
+        for (error, status, kind, seconds) in rows {
             *server.ingest.fails_with.lock().unwrap() = Some(error);
             let reply = server.post("/v1/events", "", r#"{"video_id":"a"}"#).await;
             assert_problem(&reply, status, &json!({"type": kind}), kind);
-            assert!(reply.head.contains("retry-after: 1"), "{}", reply.head);
+            assert!(reply.head.contains(&format!("retry-after: {seconds}\r\n")), "{}", reply.head);
             let all_rejected = server.post("/v1/events", "", "{}").await;
             assert_eq!(all_rejected.status, 202, "the log is not needed for what is refused");
         }

@@ -142,14 +142,7 @@ fn rolled(windows: &[ColdWindow], width: Width) -> Vec<ColdWindow> {
 
 fn merged(windows: &[ColdWindow], start: EventTime) -> ColdWindow {
     let mut all = ColdWindow { start, ..windows[0].clone() };
-    for window in &windows[1..] {
-        all.count += window.count;
-        match (&mut all.stats, &window.stats) {
-            (Some(all), Some(stats)) => all.merge(stats),
-            (None, Some(stats)) => all.stats = Some(stats.clone()),
-            (_, None) => {}
-        }
-    }
+    windows[1..].iter().for_each(|window| all.merge(window));
     all
 }
 

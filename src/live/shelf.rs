@@ -202,10 +202,8 @@ impl Queries for Shelf {
         self.announced.lock().expect("nobody panics while holding it").lower(as_of)
     }
 
-    fn ask(&self, question: Question, width: Width) -> BoxFuture<Option<Answer>> {
+    fn ask(&self, question: Question, width: Width, settled: EventTime) -> BoxFuture<Option<Answer>> {
         let Some(owner) = self.owner(&question.video_id) else { return self.series.ask(question) };
-        // Not retained any more: the snapshot says so.
-        let settled = self.lower(question.as_of).map_or(0, |moment| moment.watermark);
         if question.end.0.saturating_sub(question.first.0) <= SHORT_MINUTES {
             return Box::pin(ready(hot::answer(owner, &self.days, &question, width, settled)));
         }
