@@ -55,6 +55,11 @@ step() {
     printf '== %s: %d s\n' "$what" $((SECONDS - started))
 }
 
+now_ms() { date +%s%3N; }
+
+# topic_records BROKERS TOPIC: the end offsets of its partitions, summed up.
+topic_records() { scripts/services kafka-get-offsets --bootstrap-server "$1" --topic "$2" | cut -d: -f3 | paste -sd+ | bc; }
+
 # need_servers: addresses of a Kafka and a Cassandra for tests. Where TIDEMARK_TEST_KAFKA and TIDEMARK_TEST_CASSANDRA have some already,
 # these are used and none is started: whoever edits and tests in turns starts them once, by scripts/services.
 need_servers() {

@@ -3,7 +3,6 @@
 # The caller sets: tidemark, workers, dir (a folder of its own).
 pid=
 
-now_ms() { date +%s%3N; }
 number() { curl -sf "$url/v1/status" | grep -oE "\"$1\":[0-9]+" | head -1 | cut -d: -f2; }
 
 # begin DIR: starts one in the folder, and waits until it serves at $url; what it logs is in $dir/served.
