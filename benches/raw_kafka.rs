@@ -51,6 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         topic: topic.clone(),
         dead_letter_topic: String::new(),
         properties: BTreeMap::new(),
+        passing: Default::default(),
     };
     let topic = Topic::open(&settings, None, Duration::from_secs(10))?;
     let mut of_threads: Vec<Vec<Reader>> = (0..threads).map(|_| Vec::new()).collect();

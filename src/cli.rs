@@ -111,17 +111,20 @@ impl Command {
                 workers: args.workers,
                 data_dir: args.data_dir.data_dir.clone(),
                 listen: args.listen.clone(),
+                ..args.passing.overrides()
             },
             Command::Cluster(args) => Overrides {
                 workers: Some(args.workers),
                 data_dir: args.data_dir.data_dir.clone(),
                 listen: args.listen.clone(),
+                ..args.passing.overrides()
             },
-            Command::Replay(args) => Overrides { workers: args.workers, ..Overrides::default() },
+            Command::Replay(args) => Overrides { workers: args.workers, ..args.passing.overrides() },
             Command::Audit(args) => Overrides {
                 workers: args.workers,
                 data_dir: args.data_dir.data_dir.clone(),
                 listen: args.listen.clone(),
+                ..Overrides::default()
             },
             Command::Checkpoint(CheckpointCommand::List { data_dir })
             | Command::Checkpoint(CheckpointCommand::Show { data_dir, .. })
@@ -147,6 +150,25 @@ pub struct DataDir {
     pub data_dir: Option<PathBuf>,
 }
 
+/// What of a topic is passed over where it would end the run.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PassingArgs {
+    /// When records are gone from the topic before they were read: stop with exit 65, or mark the windows that may lack them
+    /// [config: kafka.on_gap]
+    #[arg(long, value_name = "WHAT", value_parser = ["stop", "mark"])]
+    pub on_gap: Option<String>,
+    /// Pass over a batch that can't be read, like that: the partition and the offset that the error names; may be given
+    /// more than once [config: kafka.skip_batches]
+    #[arg(long, value_name = "P:O")]
+    pub skip_batch: Vec<String>,
+}
+
+impl PassingArgs {
+    fn overrides(&self) -> Overrides {
+        Overrides { on_gap: self.on_gap.clone(), skip_batches: self.skip_batch.clone(), ..Overrides::default() }
+    }
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Worker threads [config: workers]
@@ -160,6 +182,8 @@ pub struct RunArgs {
     /// Ignore the checkpoints and count the log anew from its first record
     #[arg(long)]
     pub from_start: bool,
+    #[command(flatten)]
+    pub passing: PassingArgs,
     #[command(flatten)]
     pub member: Option<Member>,
 }
@@ -180,6 +204,8 @@ pub struct ClusterArgs {
     /// Ignore the checkpoints and count the log anew from its first record
     #[arg(long)]
     pub from_start: bool,
+    #[command(flatten)]
+    pub passing: PassingArgs,
 }
 
 /// One process of several.
@@ -369,6 +395,8 @@ pub struct ReplayArgs {
     /// First window not wanted any more
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub until: Option<EventTime>,
+    #[command(flatten)]
+    pub passing: PassingArgs,
 }
 
 /// What a replay reads.
@@ -625,9 +653,9 @@ mod tests {
     fn what_is_in_this_release_parses() {
         for line in [
             "run",
-            "run --workers 2 --data-dir d --listen 127.0.0.1:1 --from-start",
+            "run --workers 2 --data-dir d --listen 127.0.0.1:1 --from-start --on-gap=mark",
             "run --process 1 --hosts f",
-            "cluster --processes 3 --workers 2 --data-dir d --listen 127.0.0.1:1 --from-start",
+            "cluster --processes 3 --workers 2 --data-dir d --listen 127.0.0.1:1 --from-start --skip-batch 0:1 --skip-batch 1:7",
             "produce --to d --events 10",
             "query v1",
             "query v1 --event-type like --function count --start 0 --end 2026-01-01T00:00:00Z --granularity all",
@@ -674,6 +702,7 @@ mod tests {
             ("query v --start yesterday", "epoch milliseconds or RFC 3339"),
             ("cluster", "--processes"),
             ("cluster --processes 0", "0 is not in 1..=256"),
+            ("run --on-gap=skip", "possible values: stop, mark"),
             ("run --process 1", "--hosts"),
             ("run --hosts f", "--process"),
         ] {
@@ -709,8 +738,15 @@ mod tests {
     #[test]
     fn flags_become_overrides_of_keys() {
         let cli = parse("run --workers 3 --data-dir d --listen 127.0.0.1:9").unwrap();
-        let expect = Overrides { workers: Some(3), data_dir: Some("d".into()), listen: Some("127.0.0.1:9".to_owned()) };
+        let expect = Overrides {
+            workers: Some(3),
+            data_dir: Some("d".into()),
+            listen: Some("127.0.0.1:9".to_owned()),
+            ..Overrides::default()
+        };
         assert_eq!(cli.command.overrides(), expect);
+        let passing = parse("run --on-gap mark --skip-batch 0:7 --skip-batch 1:8").unwrap().command.overrides();
+        assert_eq!((passing.on_gap.as_deref(), passing.skip_batches), (Some("mark"), vec!["0:7".into(), "1:8".into()]));
         assert_eq!(parse("run").unwrap().command.overrides(), Overrides::default());
         let data_dir = parse("dead-letters count --data-dir e").unwrap().command.overrides().data_dir;
         assert_eq!(data_dir, Some("e".into()));

@@ -52,7 +52,8 @@ impl Exit {
             Exit::Done | Exit::Failed => return None,
             Exit::Usage => "see `tidemark --help`; `tidemark config check` lists every fault of the configuration",
             Exit::InputReplaced => {
-                "put the log back from a copy, or begin a new history in an empty data_dir; nothing was changed"
+                "put the log back from a copy, or begin a new history in an empty data_dir; nothing was changed (see also \
+                 --on-gap and --skip-batch, which go on without what is lost)"
             }
             Exit::NoCheckpoint => "see `tidemark checkpoint list`; `tidemark run --from-start` counts the log anew",
             Exit::Unreachable => "start it or mend the address, then run the same command again",

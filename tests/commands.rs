@@ -101,6 +101,7 @@ impl Fixture {
             clock,
             ended: false,
             ledger,
+            gaps: Vec::new(),
         };
         let partitions = [
             (PartitionId(0), state(Clock::restore(Some(START + 5), Some(row)), ledger)),

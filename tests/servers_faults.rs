@@ -16,12 +16,12 @@ use std::{
 use connectors::partition::partition_of;
 use live_support::{
     Ended, Run, SOON, Server,
-    client::{event, video_of_each},
-    now_ms,
+    client::{Client, event, video_of_each},
+    now_ms, tidemark_with,
     traffic::PARTITIONS,
     wait_for,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use server_support::{
     Place,
     feed::{Feed, Lines, count},
@@ -86,6 +86,11 @@ fn events(numbers: std::ops::Range<u64>) -> Lines {
     video_of_each(PARTITIONS).iter().map(of).collect()
 }
 
+/// What each partition has lost, by a status.
+fn lost(status: &Value) -> Vec<u64> {
+    status["partitions"].as_array().unwrap().iter().map(|at| at["ledger"]["lost"].as_u64().unwrap()).collect()
+}
+
 fn total(server: &Server, video: &str, query: &str) -> u64 {
     let answer = server.client.stats(video, &format!("granularity=all&{query}")).expect(200);
     answer["total"].as_u64().unwrap()
@@ -135,6 +140,91 @@ fn records_that_retention_took_unread_are_told_by_number() {
     outside::delete_records(&stage.place.kafka, &stage.place.topic, 1, 25);
     outside::delete_records(&stage.place.kafka, &stage.place.topic, 2, 42);
     stage.start_and_end().expect(65, &["partition 2", "25", "42", "17"]);
+}
+
+#[test]
+fn records_that_retention_took_unread_are_passed_over_as_told_and_the_windows_that_may_lack_them_are_named() {
+    const MINUTE: u64 = 60_000;
+    let stage = Stage::new("gap");
+    let videos = video_of_each(PARTITIONS);
+    let now = now_ms();
+    // Each partition's clock stands at the minute before.
+    let lines = |numbers: std::ops::Range<u64>, at: u64| -> Lines {
+        let of = |video: &String| {
+            numbers.clone().map(|number| event(&format!("e{number}"), video, "view", at).into_bytes()).collect()
+        };
+        videos.iter().map(of).collect()
+    };
+    let stamp = now - MINUTE;
+    let server = stage.run().start();
+    stage.feed(&lines(0..25, stamp));
+    server.client.wait_until_visible(&[25; PARTITIONS as usize], SOON);
+    server.stop();
+    stage.feed(&lines(25..50, stamp));
+    outside::delete_records(&stage.place.kafka, &stage.place.topic, 2, 42);
+    outside::delete_records(&stage.place.kafka, &stage.place.topic, 3, 50);
+    let marking = || stage.run().flag("--on-gap=mark");
+    let server = marking().supervised(2).start();
+    let seen = server.client.wait_until_visible(&[50; PARTITIONS as usize], SOON);
+    assert_eq!(lost(&seen), [0, 0, 17, 25]);
+    assert_eq!((&seen["ledger"]["lost"], &seen["ledger"]["read"]), (&json!(42), &json!(158)));
+    let totals: Vec<u64> = videos.iter().map(|video| total(&server, video, "")).collect();
+    assert_eq!(totals, [50, 50, 33, 25]);
+    // Nothing follows in partition 3 yet: every window from the first that was open on may lack events.
+    let minute = |time: u64| time / MINUTE * MINUTE;
+    let from = minute(stamp - 600_000);
+    let spans = |client: &Client, query: &str| client.stats(&videos[0], query).expect(200)["incomplete"].clone();
+    let open = minute(now) + 100 * MINUTE;
+    assert_eq!(spans(&server.client, &format!("end={open}")), json!([{"start": from, "end": open}]));
+    server.stop();
+    // The holes are in the checkpoint, and a record behind bounds the open one.
+    stage.feed(&lines(50..51, stamp));
+    let server = stage.run().start();
+    let seen = server.client.wait_until_visible(&[51; PARTITIONS as usize], SOON);
+    assert_eq!(lost(&seen), [0, 0, 17, 25]);
+    let left = outside::read_topic(&stage.place.kafka, &stage.place.topic);
+    let appended = left.records[3][0].append_time_ms.unwrap();
+    let until = minute(appended + 300_000) + MINUTE;
+    let whole = |query: &str| spans(&server.client, query);
+    assert_eq!(whole(&format!("end={open}")), json!([{"start": from, "end": until}]));
+    let (start, end) = (from + MINUTE, from + 3 * MINUTE);
+    assert_eq!(whole(&format!("start={start}&end={end}")), json!([{"start": start, "end": end}]));
+    assert_eq!(
+        (whole(&format!("end={from}")), whole(&format!("start={until}"))),
+        (Value::Null, Value::Null),
+        "these lack nothing"
+    );
+    let top = server.client.get(&format!("/v1/top?start={from}&end={open}")).unwrap().expect(200);
+    assert_eq!(top["incomplete"], json!([{"start": from, "end": until}]));
+    server.stop();
+}
+
+#[test]
+fn a_batch_that_cannot_be_read_ends_it_with_its_place_and_is_passed_over_as_told() {
+    let stage = Stage::new("bomb");
+    stage.feed(&events(0..5));
+    // 3 MB in a few hundred bytes, where the client takes in 1.1.
+    outside::produce_bomb(&stage.place.kafka, &stage.place.topic, 1, 3);
+    stage.feed(&events(5..10));
+    let limits = r#"{ "fetch.max.bytes" = "1000000", "message.max.bytes" = "1000000", "receive.message.max.bytes" = "1100000" }"#;
+    let run = || stage.run().env("TIDEMARK_KAFKA__PROPERTIES", limits);
+    run().start_and_end().expect(65, &["partition 1 is corrupt at offset 5", "--skip-batch"]);
+    let server = run().flag("--skip-batch").flag("1:5").start();
+    let seen = server.client.wait_until_visible(&[10, 13, 10, 10], SOON);
+    assert_eq!(lost(&seen), [0, 3, 0, 0]);
+    let totals: Vec<u64> = video_of_each(PARTITIONS).iter().map(|video| total(&server, video, "")).collect();
+    assert_eq!(totals, [10; PARTITIONS as usize]);
+    server.stop();
+    let replay = |flags: &[&str]| {
+        let (from, out) =
+            (format!("kafka:{}", stage.place.topic), format!("tsv:{}", stage.folder.path().join("t").display()));
+        let args = [&["replay", "--from", &from, "--out", &out], flags].concat();
+        let brokers = ("TIDEMARK_KAFKA__BROKERS".to_owned(), stage.place.kafka.clone());
+        tidemark_with(&args, &[brokers, ("TIDEMARK_KAFKA__PROPERTIES".to_owned(), limits.to_owned())])
+    };
+    replay(&[]).expect(65, &["partition 1 is corrupt at offset 5"]);
+    let done = replay(&["--skip-batch", "1:5"]);
+    assert!(done.stdout.contains("read 40 = counted 40") && done.stdout.contains("lost: 3 offsets"), "{done}");
 }
 
 #[test]

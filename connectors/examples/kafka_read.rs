@@ -29,6 +29,7 @@ fn main() -> Result<(), AnyError> {
         dead_letter_topic: format!("{name}.dead-letters"),
         topic: name,
         properties: BTreeMap::new(),
+        passing: Default::default(),
     };
     let topic = Topic::open(&settings, Some(u32::try_from(partitions)?), PATIENCE)?;
     if topic.offsets()?.iter().all(|(_, end)| *end == 0) {

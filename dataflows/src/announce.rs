@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     control::{Gate, Hub},
     dedup,
+    gap::{self, Gap},
     ledger::Ledger,
     parcel::Account,
     port::{PartitionId, Tail},
@@ -70,6 +71,8 @@ pub struct PartitionState {
     pub ended: bool,
     /// What became of its records.
     pub ledger: Ledger,
+    /// What was gone before it was read, ascending.
+    pub gaps: Vec<Gap>,
 }
 
 /// All partitions at a frontier.
@@ -99,6 +102,7 @@ impl Partitions {
             state.ledger.malformed += account.malformed;
             state.ledger.oversize += account.oversize;
             state.ledger.future += account.future;
+            account.gaps.into_iter().for_each(|gap| gap::note(&mut state.gaps, gap));
         }
     }
 
@@ -161,6 +165,7 @@ impl Partitions {
             clock: state.clock.time(),
             ended: state.ended,
             ledger: state.ledger,
+            gaps: state.gaps.clone(),
         };
         Announcement {
             frontier,
@@ -188,6 +193,15 @@ pub struct PartitionAt {
     pub ended: bool,
     /// What became of its records.
     pub ledger: Ledger,
+    /// What was gone before it was read, ascending.
+    pub gaps: Vec<Gap>,
+}
+
+impl PartitionAt {
+    /// How many offsets were gone before they were read.
+    pub fn lost(&self) -> u64 {
+        self.gaps.iter().map(Gap::lost).sum()
+    }
 }
 
 /// A frontier that every worker has reached, and the facts that hold at it.

@@ -193,6 +193,7 @@ fn lane_start(start: &Start, reader: &dyn PartitionReader) -> LaneStart {
         partition,
         next_offset: state.next_offset,
         clock: state.clock,
+        hole: state.gaps.last().copied().filter(|gap| gap.until.is_none()),
         time: start.frontier,
         keeps_tail: reader.keeps_tail(),
         rulings: Rulings::of(&start.state.rulings, partition, state.next_offset),

@@ -11,10 +11,11 @@ use crate::{
     dedup,
     event::{Cause, Event, RECORD_BYTES_MAX, Reason},
     functions::{Functions, stats::Detail},
+    gap::{self, Gap},
     identity::{IdKey, Identifier, KEY_GROUPS, KeyGroup, user_hash},
     letter::{DeadLetter, LETTER_BYTES_MAX},
     parcel::{Account, Naming, Parcel, Row, RowDetail},
-    port::{Decode, PartitionId, Record, Tail},
+    port::{Decode, PartitionId, Passed, Record, Tail},
     rules::{Quiet, Rules},
     ruling::{Ruled, Rulings},
     series::{Interned, NameHash, SeriesNo, SeriesTable},
@@ -64,6 +65,8 @@ pub struct Lane<D> {
     incarnation: u32,
     open: Vec<Parcel>,
     account: Account,
+    /// The hole that the next record is behind.
+    hole: Option<Gap>,
     keeps_tail: bool,
     rulings: Rulings,
     closed: VecDeque<(EventTime, Parcel)>,
@@ -110,6 +113,8 @@ pub struct LaneStart {
     pub clock: Clock,
     /// The frontier to resume from.
     pub time: EventTime,
+    /// The hole right before it, if there is one.
+    pub hole: Option<Gap>,
     /// Whether accounts say what the last record was.
     pub keeps_tail: bool,
     /// What was ruled of its records when they were read before.
@@ -129,6 +134,7 @@ impl<D: Decode> Lane<D> {
             malformed: 0,
             oversize: 0,
             future: 0,
+            gaps: Vec::new(),
         };
         Self {
             decode: format.decode,
@@ -151,6 +157,7 @@ impl<D: Decode> Lane<D> {
             incarnation: 0,
             open: (0..peers).map(|to| Parcel::new(to as u32, start.partition, 0)).collect(),
             account,
+            hole: start.hole,
             keeps_tail: start.keeps_tail,
             rulings: start.rulings,
             closed: VecDeque::new(),
@@ -388,6 +395,34 @@ impl<D: Decode> Lane<D> {
         news
     }
 
+    /// Leaves records behind that are gone.
+    pub fn pass_over(&mut self, passed: Passed) {
+        let judging = self.clock.judging().unwrap_or(0);
+        let open_from = match self.rules.quiet {
+            Quiet::Hold => judging,
+            Quiet::Release => judging.max(self.time),
+        };
+        let from = open_from.saturating_sub(self.rules.lateness_ms);
+        let hole = Gap { wanted: passed.wanted, first: passed.first, from, until: None };
+        self.account.next_offset = passed.first;
+        gap::note(&mut self.account.gaps, hole);
+        self.hole = Some(self.hole.map_or(hole, |open| Gap { first: hole.first, ..open }));
+    }
+
+    /// Whether the next record is behind a hole, and has to bound it.
+    pub fn is_behind_hole(&self) -> bool {
+        self.hole.is_some()
+    }
+
+    /// Bounds the hole by the record behind it: what is lost was appended before.
+    pub fn bound_hole(&mut self, behind: &Record<'_>) {
+        let Some(append) = behind.append_time else { return };
+        if let Some(hole) = self.hole.take() {
+            let until = Some(append.saturating_add(self.rules.max_future_ms));
+            gap::note(&mut self.account.gaps, Gap { until, ..hole });
+        }
+    }
+
     /// Moves on to `time` without a record, if that is ahead.
     pub fn pass(&mut self, time: EventTime) {
         if self.time < time {
@@ -425,6 +460,7 @@ impl<D: Decode> Lane<D> {
         self.account.malformed = 0;
         self.account.oversize = 0;
         self.account.future = 0;
+        self.account.gaps.clear();
         if self.names.len() > NAMES_MAX {
             self.names.clear();
             self.incarnation += 1;
@@ -467,9 +503,12 @@ mod tests {
     }
 
     fn lane(time: EventTime) -> Lane<Plain> {
-        let start = LaneStart { partition: PartitionId(0), time, ..LaneStart::default() };
+        lane_of(Rules::default(), LaneStart { time, ..LaneStart::default() })
+    }
+
+    fn lane_of(rules: Rules, start: LaneStart) -> Lane<Plain> {
         let format = Format { decode: Plain, functions: Functions::default() };
-        Lane::new(format, Rules::default(), IdKey([1, 2]), start, 0, 1)
+        Lane::new(format, rules, IdKey([1, 2]), start, 0, 1)
     }
 
     fn take(lane: &mut Lane<Plain>, offset: u64, append_time: Option<EventTime>, payload: &str) {
@@ -518,6 +557,37 @@ mod tests {
         assert_eq!(lane.clock(), Some(301_000));
         lane.end(Ended::ForNow);
         assert_eq!(closed(&mut lane).last(), Some(&(301_000, 1, 1, Some((2, Some(301_000), 2)))));
+    }
+
+    #[test]
+    fn a_hole_lies_between_what_was_open_and_what_may_have_been_appended_before_the_record_behind_it() {
+        let behind = |offset| Record { offset, append_time: Some(2_000_000), key: None, headers: None, payload: b"" };
+        // quiet | the bound below: by the clock, or by the time given up to
+        for (quiet, from) in [(Quiet::Hold, 400_000), (Quiet::Release, 900_000)] {
+            let rules = Rules { quiet, ..Rules::default() };
+            let mut lane = lane_of(rules, LaneStart::default());
+            take(&mut lane, 0, Some(1_000_000), "a:view:1:1000000");
+            lane.pass(1_500_000);
+            lane.pass_over(Passed { wanted: 1, first: 5 });
+            lane.pass(1_600_000);
+            let hole = Gap { wanted: 1, first: 5, from, until: None };
+            // The next start goes on from there.
+            let mut resumed = lane_of(rules, LaneStart { time: 1_600_000, hole: Some(hole), ..LaneStart::default() });
+            lane.pass_over(Passed { wanted: 5, first: 7 });
+            assert!(lane.is_behind_hole());
+            for (lane, offset) in [(&mut lane, 7), (&mut resumed, 5)] {
+                lane.bound_hole(&behind(offset));
+                assert!(!lane.is_behind_hole());
+                lane.end(Ended::ForNow);
+            }
+            let noted = |lane: &mut Lane<Plain>| {
+                let accounts = lane.drain().filter_map(|(_, parcel)| parcel.account);
+                let last = accounts.reduce(|earlier, later| later.after(&earlier)).unwrap();
+                (last.next_offset, last.gaps)
+            };
+            assert_eq!(noted(&mut lane), (7, vec![Gap { first: 7, until: Some(2_300_000), ..hole }]));
+            assert_eq!(noted(&mut resumed).1, [Gap { until: Some(2_300_000), ..hole }]);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod desk;
 pub mod dimensions;
 pub mod event;
 pub mod functions;
+pub mod gap;
 pub mod graph;
 pub mod identity;
 mod ids;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Clock,
     functions::{Kept, stats::Detail},
+    gap::{self, Gap},
     identity::EventKey,
     letter::DeadLetter,
     port::{PartitionId, Tail},
@@ -89,6 +90,8 @@ pub struct Account {
     pub oversize: u64,
     /// Of them, ahead of their append time.
     pub future: u64,
+    /// What became known of holes since the last account.
+    pub gaps: Vec<Gap>,
 }
 
 impl Account {
@@ -98,6 +101,8 @@ impl Account {
         self.malformed += earlier.malformed;
         self.oversize += earlier.oversize;
         self.future += earlier.future;
+        let later = std::mem::replace(&mut self.gaps, earlier.gaps.clone());
+        later.into_iter().for_each(|gap| gap::note(&mut self.gaps, gap));
         self
     }
 }

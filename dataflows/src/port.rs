@@ -77,6 +77,17 @@ pub enum Reached {
     Waiting,
     /// The end for good: nothing will ever follow.
     Finished,
+    /// Records that are gone were passed over, as told; nothing was visited.
+    Passed(Passed),
+}
+
+/// Records that a partition has lost before they were read.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Passed {
+    /// The first of their offsets.
+    pub wanted: u64,
+    /// The offset behind the last.
+    pub first: u64,
 }
 
 /// Reads one partition in order.

@@ -162,6 +162,7 @@ fn join<D: Decode>(
         partition,
         next_offset: reader.next_offset(),
         clock: Clock::default(),
+        hole: None,
         time,
         keeps_tail: reader.keeps_tail(),
         rulings: Rulings::default(),
@@ -214,6 +215,12 @@ impl<D: Decode> Ward<D> {
                         self.used = Some(self.lane.time());
                     }
                 }
+                Ok(Reached::Passed(passed)) => {
+                    more = true;
+                    self.lane.pass_over(passed);
+                    // As where what is no record is left behind.
+                    self.used = Some(self.lane.time());
+                }
                 Ok(Reached::Waiting) => {}
                 Ok(Reached::Finished) => {
                     self.lane.end(reading.ended);
@@ -241,7 +248,12 @@ impl<D: Decode> Ward<D> {
     fn read(&mut self, limit: EventTime, now_ms: u64) -> Result<Reached, SourceError> {
         let Self { reader, lane, used, .. } = self;
         let before = lane.clock();
+        let mut is_behind_hole = lane.is_behind_hole();
         let reached = reader.read(&mut |record| {
+            if is_behind_hole {
+                lane.bound_hole(&record);
+                is_behind_hole = false;
+            }
             lane.take(record);
             *used = Some(lane.time());
             match lane.clock() {

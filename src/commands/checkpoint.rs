@@ -9,14 +9,16 @@ use anyhow::anyhow;
 use chrono::{DateTime, SecondsFormat};
 use comfy_table::{CellAlignment, Table, presets};
 use dataflows::{
+    announce::PartitionState,
     checkpoint::{
         manifest::{Manifest, Meaning},
         part::PartState,
         plan::{self, Damage, Loaded},
     },
     clock::Clock,
+    gap::Gap,
     ledger::Ledger,
-    port::{CheckpointStore, StoreError, Version},
+    port::{CheckpointStore, PartitionId, StoreError, Version},
     rules::Rules,
     time::{EVENT_TIME_MAX, EventTime},
 };
@@ -179,7 +181,7 @@ fn described(manifest: &Manifest, state: Option<&PartState>) -> String {
         line("left memory", format!("{} events before {}", manifest.hot.left, utc(manifest.hot.from.start())));
         line("letters", letters(state));
     }
-    text + "\n" + &lines(&partitions(manifest)) + "\n" + &lines(&parts(manifest))
+    text + "\n" + &lines(&partitions(manifest)) + &holes(manifest) + "\n" + &lines(&parts(manifest))
 }
 
 /// Dead letters that were not known to be published yet, by reason.
@@ -213,6 +215,25 @@ fn partitions(manifest: &Manifest) -> Table {
     table.add_row(all.into_iter().chain(accounts(ledger(manifest))));
     align_right(&mut table, [1, 2, 4, 5, 6, 7, 8, 9, 10]);
     table
+}
+
+/// A line for each hole in a partition.
+fn holes(manifest: &Manifest) -> String {
+    let of = |(partition, at): (&PartitionId, &PartitionState)| {
+        let hole = |gap: &Gap| {
+            let until = gap.until.map_or("now".to_owned(), utc);
+            format!(
+                "partition {}: offsets {} to before {} were gone before they were read; windows from {} to {until} may \
+                 lack events\n",
+                partition.0,
+                gap.wanted,
+                gap.first,
+                utc(gap.from)
+            )
+        };
+        at.gaps.iter().map(hole).collect::<String>()
+    };
+    manifest.partitions.0.iter().map(of).collect()
 }
 
 /// The row of events beyond the clock's reach, where one is under way.

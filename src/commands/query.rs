@@ -100,6 +100,8 @@ struct Answer {
     /// As it came: whole, with a fraction, or null.
     total: serde_json::Value,
     series: Vec<Point>,
+    #[serde(default)]
+    incomplete: Vec<Incomplete>,
 }
 
 impl Answer {
@@ -134,6 +136,22 @@ struct Point {
     value: serde_json::Value,
     #[serde(rename = "final")]
     is_final: bool,
+}
+
+/// What may lack events.
+#[derive(Debug, Deserialize)]
+struct Incomplete {
+    start: u64,
+    end: u64,
+}
+
+/// A line for each.
+fn lacking(incomplete: &[Incomplete]) -> String {
+    let line = |span: &Incomplete| {
+        let (start, end) = (utc(span.start), utc(span.end));
+        format!("from {start} to {end} events may be missing: records were gone before they were read\n")
+    };
+    incomplete.iter().map(line).collect()
 }
 
 /// A problem, as far as it is printed.
@@ -237,13 +255,14 @@ fn table(answer: &Answer) -> String {
     let ((_, id, name), event_type) = (answer.subject(), printable(event_type));
     let subject = named(id, name);
     format!(
-        "{subject}, {event_type}: {total} from {} to {}\n{table}\nas of {} ({}); watermark {}; final: {}\n",
+        "{subject}, {event_type}: {total} from {} to {}\n{table}\nas of {} ({}); watermark {}; final: {}\n{}",
         utc(answer.start),
         utc(answer.end),
         utc(answer.as_of),
         answer.as_of,
         utc(answer.watermark),
         yes_or_no(answer.is_final),
+        lacking(&answer.incomplete),
     )
 }
 

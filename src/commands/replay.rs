@@ -12,7 +12,7 @@ use connectors::{
     files::tsv::{self, Lines},
 };
 use dataflows::{
-    announce::Announcement,
+    announce::{Announcement, PartitionAt},
     checkpoint::{manifest::Meaning, plan::Loaded},
     functions::Functions,
     ledger::Ledger,
@@ -168,6 +168,10 @@ fn summary(last: &Announcement, rows: u64, took: Duration) -> String {
     }
     let sum = last.ledger();
     line("all".to_owned(), sum);
+    let lost: u64 = last.partitions.iter().map(PartitionAt::lost).sum();
+    if lost != 0 {
+        text += &format!("lost: {lost} offsets were passed over, as told\n");
+    }
     let rate = sum.read as f64 / took.as_secs_f64();
     text + &format!("{rows} rows in {:.2} s, {rate:.0} records/s\n", took.as_secs_f64())
 }

@@ -12,6 +12,7 @@ use std::{
 use dataflows::{
     event::is_event_type,
     functions::{Function, Functions, Kept},
+    port::PartitionId,
     rules::Quiet,
     time::MINUTE_MS,
 };
@@ -122,6 +123,10 @@ pub struct KafkaSettings {
     pub dimensions_topic: Option<String>,
     /// Any librdkafka key.
     pub properties: Properties,
+    /// Whether what is gone before it was read is passed over.
+    pub passes_gaps: bool,
+    /// Batches that are passed over where they can't be read: the partition and the offset that the error names.
+    pub skip_batches: Vec<(PartitionId, u64)>,
 }
 
 /// The tables.
@@ -405,7 +410,26 @@ impl Judge {
             dead_letter_topic: kafka.dead_letter_topic.clone(),
             dimensions_topic: Some(kafka.dimensions_topic.clone()).filter(|topic| !topic.is_empty()),
             properties: kafka.properties.clone(),
+            passes_gaps: self.passes_gaps(&kafka.on_gap),
+            skip_batches: kafka.skip_batches.iter().filter_map(|text| self.batch(text)).collect(),
         }
+    }
+
+    fn passes_gaps(&mut self, on_gap: &str) -> bool {
+        match on_gap {
+            "mark" => return true,
+            "stop" => {}
+            other => self.fault("kafka.on_gap", format!("{other:?} is not known; \"stop\" and \"mark\" are")),
+        }
+        false
+    }
+
+    fn batch(&mut self, text: &str) -> Option<(PartitionId, u64)> {
+        let place = text.split_once(':').and_then(|(p, o)| Some((PartitionId(p.parse().ok()?), o.parse().ok()?)));
+        if place.is_none() {
+            self.fault("kafka.skip_batches", format!("{text:?} is not P:O, a partition and an offset"));
+        }
+        place
     }
 
     fn cassandra(&mut self, cassandra: &text::Cassandra) -> CassandraSettings {
@@ -755,6 +779,8 @@ mod tests {
             ("cassandra.replication_factor = 0", "cassandra.replication_factor"),
             ("kafka.brokers = []", "kafka.brokers"),
             ("kafka.topic = \"video-events.dead-letters\"", "kafka.dead_letter_topic"),
+            ("kafka.on_gap = \"skip\"", "kafka.on_gap"),
+            ("kafka.skip_batches = [\"0:1\", \"0\"]", "kafka.skip_batches"),
             ("kafka.dimensions_topic = \"video-events\"", "kafka.dimensions_topic"),
             ("cassandra.keyspace = \"a-b\"", "cassandra.keyspace"),
             ("cassandra.username = \"u\"", "cassandra.username"),

@@ -153,9 +153,17 @@ fn flags(overrides: &Overrides) -> impl Iterator<Item = (&'static str, &'static 
     let workers = overrides.workers.map(|workers| Value::from(i64::from(workers)));
     let data_dir = overrides.data_dir.as_ref().map(|dir| Value::from(dir.to_string_lossy().into_owned()));
     let listen = overrides.listen.clone().map(Value::from);
-    [("--workers", "workers", workers), ("--data-dir", "data_dir", data_dir), ("--listen", "http.listen", listen)]
-        .into_iter()
-        .filter_map(|(flag, key, value)| Some((flag, key, value?)))
+    let on_gap = overrides.on_gap.clone().map(Value::from);
+    let skip_batches = Some(&overrides.skip_batches).filter(|batches| !batches.is_empty()).cloned().map(Value::from);
+    [
+        ("--workers", "workers", workers),
+        ("--data-dir", "data_dir", data_dir),
+        ("--listen", "http.listen", listen),
+        ("--on-gap", "kafka.on_gap", on_gap),
+        ("--skip-batch", "kafka.skip_batches", skip_batches),
+    ]
+    .into_iter()
+    .filter_map(|(flag, key, value)| Some((flag, key, value?)))
 }
 
 /// The table that holds one value under a dotted key.

@@ -35,6 +35,10 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `http.listen`, by `--listen`.
     pub listen: Option<String>,
+    /// `kafka.on_gap`, by `--on-gap`.
+    pub on_gap: Option<String>,
+    /// `kafka.skip_batches`, by `--skip-batch`; empty where it was not given.
+    pub skip_batches: Vec<String>,
 }
 
 /// The effective configuration of this process, with the faults of its shape kept inside.

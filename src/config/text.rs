@@ -40,6 +40,8 @@ pub struct Kafka {
     pub dead_letter_topic: String,
     pub dimensions_topic: String,
     pub properties: Properties,
+    pub on_gap: String,
+    pub skip_batches: Vec<String>,
 }
 
 /// librdkafka's own keys. Some hold secrets, so `Debug` shows none of the values.

@@ -1,6 +1,6 @@
 //! What commands that name Kafka share: its settings and its failures.
 
-use connectors::kafka::{KafkaError, Settings};
+use connectors::kafka::{KafkaError, Passing, Settings};
 
 use crate::{
     config::KafkaSettings,
@@ -14,6 +14,7 @@ pub fn settings_of(kafka: &KafkaSettings) -> Settings {
         topic: kafka.topic.clone(),
         dead_letter_topic: kafka.dead_letter_topic.clone(),
         properties: kafka.properties.0.clone(),
+        passing: Passing { gaps: kafka.passes_gaps, batches: kafka.skip_batches.clone() },
     }
 }
 

@@ -33,6 +33,11 @@ struct Account {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Partition {
+    partition: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Of {
     of: &'static str,
 }
@@ -51,6 +56,7 @@ pub struct Metrics {
     frontier: Seconds,
     watermark: Seconds,
     ledger: Family<Account, Whole>,
+    lost: Family<Partition, Whole>,
     ledger_balances: Whole,
     checkpoint_number: Whole,
     checkpoint_frontier: Seconds,
@@ -75,6 +81,11 @@ impl Metrics {
         registry.register("frontier_seconds", "The newest frontier, as Unix time", m.frontier);
         registry.register("watermark_seconds", "The watermark there, as Unix time", m.watermark);
         registry.register("ledger_records", "What became of the records read, at the newest frontier", m.ledger);
+        registry.register(
+            "lost_offsets",
+            "Offsets that were gone before they were read, at the newest frontier",
+            m.lost,
+        );
         registry.register("ledger_balances", "1 where every record read has one verdict", m.ledger_balances);
         registry.register("checkpoint_number", "The last checkpoint", m.checkpoint_number);
         registry.register("checkpoint_frontier_seconds", "Its frontier, as Unix time", m.checkpoint_frontier);
@@ -97,6 +108,7 @@ impl Metrics {
             frontier: self.frontier.clone(),
             watermark: self.watermark.clone(),
             ledger: self.ledger.clone(),
+            lost: self.lost.clone(),
             ledger_balances: self.ledger_balances.clone(),
             checkpoint_number: self.checkpoint_number.clone(),
             checkpoint_frontier: self.checkpoint_frontier.clone(),
@@ -132,6 +144,7 @@ impl Metrics {
                 for (account, records) in super::status::accounts(&at.ledger) {
                     self.ledger.get_or_create(&Account { partition: at.partition.0, account }).set(records);
                 }
+                self.lost.get_or_create(&Partition { partition: at.partition.0 }).set(at.lost());
             }
         }
         let facts = state.status.facts();

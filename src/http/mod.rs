@@ -15,6 +15,7 @@ mod diff;
 mod dimensions;
 mod events;
 mod found;
+mod incomplete;
 mod metrics;
 mod openapi;
 mod page;

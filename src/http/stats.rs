@@ -27,6 +27,7 @@ use super::{
     body::{self, Encoding},
     cache,
     found::{self, Found},
+    incomplete::{self, Incomplete},
     json,
     openapi::{MayBeBusy, MayRefuseBodies, MayRefuseQuestions},
     params::{self, Fields, Granularity, Subject, TIMES_END, Token, Wanted, When},
@@ -67,6 +68,10 @@ pub struct Stats {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<f64>,
     pub(super) series: Vec<Point>,
+    /// Of what was asked for, what may lack events: it is left out where that is nothing. It may shrink, once records behind
+    /// the lost ones are read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) incomplete: Vec<Incomplete>,
 }
 
 impl Stats {
@@ -348,7 +353,9 @@ pub(super) async fn answer(state: &State, wanted: Wanted, at: Moment) -> Result<
     if let Some(first) = found.first_behind_partial(needed) {
         return Err(Missed::Refused(Problem::not_kept(wanted.function.as_str(), first)));
     }
-    Ok(describe(wanted, at, &found, &state.names))
+    let range = wanted.start.unwrap_or(0)..wanted.end.unwrap_or(TIMES_END);
+    let incomplete = incomplete::within(state.queries.latest().as_deref(), range);
+    Ok(Stats { incomplete, ..describe(wanted, at, &found, &state.names) })
 }
 
 fn not_kept(wanted: &Wanted) -> Problem {
@@ -419,6 +426,7 @@ fn describe(wanted: Wanted, at: Moment, found: &Found, names: &Names) -> Stats {
         total,
         error: is_estimate.then_some(off),
         series,
+        incomplete: Vec::new(),
     }
 }
 

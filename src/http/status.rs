@@ -116,6 +116,8 @@ struct Accounts {
     future: u64,
     malformed: u64,
     oversize: u64,
+    /// Offsets that were gone before they were read: not among them.
+    lost: u64,
     /// Whether read is the sum of the others.
     balances: bool,
 }
@@ -241,7 +243,7 @@ impl From<&PartitionAt> for Partition {
             next_offset: at.next_offset,
             clock: at.clock,
             ended: at.ended,
-            ledger: Accounts::of(&at.ledger, at.ledger.balances()),
+            ledger: Accounts::of(&at.ledger, at.lost(), at.ledger.balances()),
         }
     }
 }
@@ -255,12 +257,13 @@ impl From<&CheckpointFacts> for Checkpoint {
 
 /// The sum balances only where each partition does: two faults must not cancel out.
 fn total(latest: &Announcement) -> Accounts {
-    Accounts::of(&latest.ledger(), latest.partitions.iter().all(|at| at.ledger.balances()))
+    let lost = latest.partitions.iter().map(PartitionAt::lost).sum();
+    Accounts::of(&latest.ledger(), lost, latest.partitions.iter().all(|at| at.ledger.balances()))
 }
 
 impl Accounts {
-    fn of(ledger: &Ledger, balances: bool) -> Self {
+    fn of(ledger: &Ledger, lost: u64, balances: bool) -> Self {
         let &Ledger { read, counted, duplicate, late, future, malformed, oversize } = ledger;
-        Self { read, counted, duplicate, late, future, malformed, oversize, balances }
+        Self { read, counted, duplicate, late, future, malformed, oversize, lost, balances }
     }
 }

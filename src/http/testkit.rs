@@ -120,6 +120,7 @@ impl TwinQueries {
             clock: Some(watermark + 600_000),
             ended: false,
             ledger: Ledger { read: next_offset, counted: next_offset, ..Ledger::default() },
+            gaps: Vec::new(),
         };
         let partitions = (0..).zip(next_offsets).map(partition).collect();
         let (held_by, hot_from) = (Some(PartitionId(1)), *self.hot_from.lock().unwrap());

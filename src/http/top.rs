@@ -1,5 +1,7 @@
 //! `GET /v1/top`: the videos or channels with the greatest counts over a range, or those that have risen most.
 
+use std::ops::Range;
+
 use dataflows::{
     announce::Moment,
     port::{Labels as _, VideoLabel},
@@ -13,6 +15,7 @@ use utoipa::ToSchema;
 use super::{
     Response, State,
     found::{self, By, TopFound, TopWanted},
+    incomplete::{self, Incomplete},
     json,
     openapi::{MayBeBusy, MayRefuseQuestions},
     params::{self, TIMES_END, When},
@@ -67,6 +70,9 @@ struct Top<'a> {
     is_final: bool,
     order: &'static str,
     top: Vec<Row>,
+    /// Of the range, what may lack events, as with the counts of a video; with `order=rising` of the range before it too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    incomplete: Vec<Incomplete>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -175,7 +181,18 @@ async fn ask(state: &State, wanted: &Wanted, at: Moment) -> Result<Response, Mis
     let &Wanted { by, ref event_type, order, k, .. } = wanted;
     let list = TopWanted { by, event_type: event_type.clone(), order, k, range: first..until };
     let TopFound { known, top } = found::top(state, list, at).await?;
-    Ok(json(&describe(wanted, (start, end), at, known, rows(wanted, top, &state.names))))
+    let incomplete = incomplete::within(state.queries.latest().as_deref(), looked_at(order, (start, end)));
+    let list = describe(wanted, (start, end), at, known, rows(wanted, top, &state.names));
+    Ok(json(&Top { incomplete, ..list }))
+}
+
+/// All that the list is made of.
+fn looked_at(order: Order, (start, end): (Option<EventTime>, Option<EventTime>)) -> Range<EventTime> {
+    let (start, end) = (start.unwrap_or(0), end.unwrap_or(TIMES_END));
+    match order {
+        Order::Count => start..end,
+        Order::Rising => start.saturating_sub(end - start)..end,
+    }
 }
 
 fn rows(wanted: &Wanted, top: Vec<Ranked>, names: &Names) -> Vec<Row> {
@@ -214,5 +231,6 @@ fn describe(
         is_final: end.unwrap_or(TIMES_END) <= at.watermark,
         order: if wanted.order == Order::Rising { "rising" } else { "count" },
         top,
+        incomplete: Vec::new(),
     }
 }

@@ -151,6 +151,12 @@ fn pass_on(command: &mut Command, global: &Global, args: &ClusterArgs) {
     if let Some(listen) = &args.listen {
         command.arg("--listen").arg(listen);
     }
+    if let Some(on_gap) = &args.passing.on_gap {
+        command.arg("--on-gap").arg(on_gap);
+    }
+    for batch in &args.passing.skip_batch {
+        command.arg("--skip-batch").arg(batch);
+    }
 }
 
 /// Passes log lines on until the process closes its standard error.

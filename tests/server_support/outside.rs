@@ -233,3 +233,22 @@ pub fn grow_topic(kafka: &str, topic: &str, partitions: u32) {
 pub fn delete_records(kafka: &str, topic: &str, partition: u32, before: u64) {
     python(ADMIN, [kafka, "delete-records", topic, &format!("{partition}:{before}")]);
 }
+
+const BOMB: &str = r#"
+import sys
+from confluent_kafka import Producer
+kafka, topic, partition, records = sys.argv[1:]
+failed = []
+producer = Producer({'bootstrap.servers': kafka, 'compression.type': 'zstd', 'linger.ms': 60000, 'batch.size': 20000000,
+                     'message.max.bytes': 20000000})
+for _ in range(int(records)):
+    producer.produce(topic, bytes(1000000), partition=int(partition), on_delivery=lambda error, _: error and failed.append(error))
+producer.flush(60)
+sys.exit(failed[0] if failed else 0)
+"#;
+
+/// Produces so many records of a megabyte of zeros each, in one small batch.
+#[track_caller]
+pub fn produce_bomb(kafka: &str, topic: &str, partition: u32, records: u32) {
+    python(BOMB, [kafka, topic, &partition.to_string(), &records.to_string()]);
+}

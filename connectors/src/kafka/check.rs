@@ -1,7 +1,7 @@
 //! Is the log still the one that was read?
 //!
-//! Three things are asked, and the first that is amiss ends it: does the log still hold the next offset, does it reach as
-//! far, and is the last record that was read (its tail) still the same one. A tail that is gone by retention or compaction
+//! Three things are asked, and the first that is amiss ends it: does the log still hold the next offset (or may what it has
+//! lost be passed over), does it reach as far, and is the last record that was read (its tail) still the same one. A tail that is gone by retention or compaction
 //! proves nothing: there the topic's id decides, which the caller compares.
 
 use std::time::{Duration, Instant};
@@ -52,26 +52,27 @@ impl Wanted {
         Failed::Replaced(SourceError::Replaced { partition, wanted, first, end, lost })
     }
 
-    /// Checks the partition as it is now, whatever topic it belongs to.
-    pub fn check(&self, shared: &Shared) -> Result<(), Failed> {
+    /// Checks the partition as it is now, whatever topic it belongs to; gives the offset to go on at.
+    pub fn check(&self, shared: &Shared) -> Result<u64, Failed> {
         let (first, end) = self.bounds(shared)?;
-        if self.next_offset < first {
+        if self.next_offset < first && !shared.passing.gaps {
             return Err(self.replaced(first, end, first - self.next_offset));
         }
         if end < self.next_offset {
             return Err(self.replaced(first, end, self.next_offset - end));
         }
-        let Some(tail) = self.tail.filter(|tail| first <= tail.offset) else { return Ok(()) };
+        let go_on = self.next_offset.max(first);
+        let Some(tail) = self.tail.filter(|tail| first <= tail.offset) else { return Ok(go_on) };
         match fetch_tail(shared, self.partition, tail.offset)? {
-            Found::Record(found) if found == tail => Ok(()),
-            Found::Behind => Ok(()),
+            Found::Record(found) if found == tail => Ok(go_on),
+            Found::Behind => Ok(go_on),
             // How many records before it are others can't be known, so all that the log still holds are called lost.
             Found::Record(_) | Found::Nothing => Err(self.replaced(first, end, self.next_offset - first)),
         }
     }
 
     /// Checks while the topic is being read: it must also be the one that was opened.
-    pub fn check_identity(&self, shared: &Shared, unwanted: &dyn Fn() -> bool) -> Result<(), Failed> {
+    pub fn check_identity(&self, shared: &Shared, unwanted: &dyn Fn() -> bool) -> Result<u64, Failed> {
         let start = Instant::now();
         loop {
             match shared.describe(unwanted) {

@@ -62,7 +62,7 @@ impl Dimensions {
             // What compaction or a transaction left behind is skipped only once the end is reached.
             while reader.next_offset() < end {
                 match read(&mut reader, &mut known)? {
-                    Reached::More | Reached::Finished => {}
+                    Reached::More | Reached::Finished | Reached::Passed(_) => {}
                     Reached::End => break,
                     Reached::Waiting => thread::sleep(LOOK_AGAIN),
                 }

@@ -119,6 +119,16 @@ pub const FORBIDDEN: [RDKafkaErrorCode; 5] = [
     RDKafkaErrorCode::SaslAuthenticationFailed,
 ];
 
+/// A read that its client can't take in, now or ever.
+pub const CORRUPT: [RDKafkaErrorCode; 6] = [
+    RDKafkaErrorCode::BadMessage,
+    RDKafkaErrorCode::BadCompression,
+    RDKafkaErrorCode::NotImplemented,
+    RDKafkaErrorCode::InvalidMessage,
+    RDKafkaErrorCode::MessageSizeTooLarge,
+    RDKafkaErrorCode::UnsupportedCompressionType,
+];
+
 const TRANSIENT: [RDKafkaErrorCode; 33] = [
     // A question about a partition that has no leader yet.
     RDKafkaErrorCode::NoEnt,

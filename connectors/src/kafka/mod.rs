@@ -12,7 +12,8 @@
 //!
 //! Promised:
 //! * Only committed records are seen, each once, in order. The end is the last stable offset.
-//! * An offset that the brokers do not hold is never replaced by another one: it ends the run, with the loss.
+//! * An offset that the brokers do not hold is never replaced by another one: it ends the run, with the loss; or, where
+//!   [`Passing`] says so, the reader tells which records it has passed over.
 //! * A broker that is away is waited for, whatever it takes; nothing but opening has a limit.
 //!
 //! Not promised:
@@ -27,6 +28,7 @@ mod dimensions;
 mod error;
 pub mod letters;
 mod native;
+mod pass;
 mod producer;
 mod reader;
 mod settings;
@@ -39,6 +41,6 @@ pub use error::KafkaError;
 pub use letters::{Letters, ReadError, Reading, read as read_letters};
 pub use producer::{Done, Feed, Places, ProduceError, Producer, ProducerLimits};
 pub use reader::Reader;
-pub use settings::Settings;
+pub use settings::{Passing, Settings};
 pub use topic::Topic;
 pub use watch::Watch;

@@ -360,6 +360,7 @@ mod tests {
             topic: "t".into(),
             dead_letter_topic: String::new(),
             properties: BTreeMap::new(),
+            passing: Default::default(),
         };
         let limits = ProducerLimits { timeout: Duration::from_millis(100), ..ProducerLimits::default() };
         let producer = Producer::open(&settings, limits).unwrap();

@@ -8,7 +8,11 @@
 //!    └──────────────(all is well: assigned anew at the next offset)───────────┘
 //! ```
 //!
-//! Invariant: every committed record before `next_offset`, from where it was opened, was visited once.
+//! Where records are gone that may be passed over, the next offset is behind them: a check finds it, by [`super::pass`] for
+//! a batch that can't be taken in.
+//!
+//! Invariant: every committed record before `next_offset`, from where it was opened, was visited once, or is in one
+//! [`Passed`] that was told.
 
 use std::{
     ops::ControlFlow,
@@ -18,14 +22,15 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
-use dataflows::port::{PartitionId, PartitionReader, Reached, Record, SourceError, Tail};
+use dataflows::port::{PartitionId, PartitionReader, Passed, Reached, Record, SourceError, Tail};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::{
     check::{Failed, Wanted, assign, open_queue},
     context::warn_gently,
-    error::{FORBIDDEN, Fault, is_any},
+    error::{CORRUPT, FORBIDDEN, Fault, is_any},
     native::{BATCH, PartitionQueue},
+    pass::batch_end,
     topic::{Seen, Shared},
 };
 
@@ -49,6 +54,8 @@ pub struct Reader {
     finished: bool,
     /// What the client said of an answer that it can't take in: of what is behind the records that it holds by then.
     unreadable: Option<String>,
+    /// What was passed over, and is to be told.
+    passed: Option<Passed>,
     state: State,
     checked: Instant,
 }
@@ -60,9 +67,9 @@ enum State {
     Failed(SourceError),
 }
 
-/// A check on a thread of its own, which ends when nobody waits for it any more.
+/// A check on a thread of its own, which ends when nobody waits for it any more. It finds the offset to go on at.
 struct Check {
-    outcome: Receiver<Result<(), SourceError>>,
+    outcome: Receiver<Result<u64, SourceError>>,
     _wanted: Sender<()>,
 }
 
@@ -71,13 +78,25 @@ enum Event {
     End,
     Passes,
     Doubtful,
+    /// A batch with this base, which may be passed over.
+    Unwanted(u64),
+}
+
+/// What a check is to find out.
+#[derive(Copy, Clone)]
+enum Question {
+    /// Whether the log is still the one that was read.
+    Identity,
+    /// Where the batch with this base ends.
+    BatchEnd(u64),
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, from: Wanted, end: Option<u64>) -> Result<Self, SourceError> {
+    /// Of what is wanted, from the offset `first` on: what is before it is passed over.
+    pub(super) fn new(shared: Arc<Shared>, from: Wanted, first: u64, end: Option<u64>) -> Result<Self, SourceError> {
         let Wanted { partition, next_offset, tail } = from;
-        let queue = open_queue(&shared, partition, next_offset).map_err(|fault| unreadable(partition, fault))?;
-        Ok(Self {
+        let queue = open_queue(&shared, partition, first).map_err(|fault| unreadable(partition, fault))?;
+        let mut reader = Self {
             shared,
             partition,
             queue,
@@ -87,9 +106,25 @@ impl Reader {
             at_end: false,
             finished: end.is_some_and(|end| end <= next_offset),
             unreadable: None,
+            passed: None,
             state: State::Reading,
             checked: Instant::now(),
-        })
+        };
+        reader.go_on(first);
+        Ok(reader)
+    }
+
+    /// Leaves what is before an offset behind.
+    fn go_on(&mut self, first: u64) {
+        if self.next_offset < first {
+            let passed = Passed { wanted: self.next_offset, first };
+            tracing::warn!(
+                "{}: offsets {} to before {first} are lost and passed over, as told",
+                self.name(),
+                passed.wanted
+            );
+            (self.passed, self.next_offset) = (Some(passed), first);
+        }
     }
 
     /// Visits what is held; whether the visit broke.
@@ -140,8 +175,9 @@ impl Reader {
             Event::Passes => warn_gently(&format!("{}: {fault}", self.name())),
             Event::Doubtful => {
                 warn_gently(&format!("{}: {fault}", self.name()));
-                self.start_check();
+                self.start_check(Question::Identity);
             }
+            Event::Unwanted(base) => self.start_check(Question::BatchEnd(base)),
         }
         Ok(())
     }
@@ -152,6 +188,9 @@ impl Reader {
             Ok(Event::End)
         } else if is_any(fault.code, &CORRUPT) {
             let offset = offset.unwrap_or(self.next_offset);
+            if self.shared.passing.batches.contains(&(self.partition, offset)) {
+                return Ok(Event::Unwanted(offset));
+            }
             Err(SourceError::Corrupt { partition: self.partition, offset, what: fault.text.clone() })
         } else if is_any(fault.code, &FORBIDDEN) {
             Err(unreadable(self.partition, fault.clone()))
@@ -167,7 +206,7 @@ impl Reader {
         format!("topic {} partition {}", self.shared.name, self.partition.0)
     }
 
-    fn start_check(&mut self) {
+    fn start_check(&mut self, question: Question) {
         self.queue.discard();
         self.at_end = false;
         let wanted = Wanted { partition: self.partition, next_offset: self.next_offset, tail: self.tail };
@@ -179,7 +218,7 @@ impl Reader {
         self.checked = Instant::now() + pause;
         let run = move || {
             thread::sleep(pause);
-            while let Some(outcome) = check(&shared, &wanted, &unwanted) {
+            while let Some(outcome) = check(&shared, &wanted, question, &unwanted) {
                 if let Ok(outcome) = outcome {
                     // Nobody waits for it any more: then it does not matter.
                     let _ = outcome_sender.send(outcome);
@@ -196,7 +235,7 @@ impl Reader {
     fn is_reading(&mut self) -> Result<bool, SourceError> {
         let check = match &self.state {
             State::Reading if self.shared.replaced.load(Ordering::Acquire) => {
-                self.start_check();
+                self.start_check(Question::Identity);
                 return Ok(false);
             }
             State::Reading => return Ok(true),
@@ -204,7 +243,8 @@ impl Reader {
             State::Checking(check) => check,
         };
         match check.outcome.try_recv() {
-            Ok(Ok(())) => {
+            Ok(Ok(first)) => {
+                self.go_on(first);
                 assign(&self.queue, &self.shared, self.partition, self.next_offset)
                     .map_err(|fault| unreadable(self.partition, fault))?;
                 self.state = State::Reading;
@@ -213,7 +253,7 @@ impl Reader {
             Ok(Err(error)) => Err(error),
             Err(TryRecvError::Empty) => Ok(false),
             Err(TryRecvError::Disconnected) => {
-                self.start_check();
+                self.start_check(Question::Identity);
                 Ok(false)
             }
         }
@@ -266,6 +306,9 @@ impl Reader {
         if !self.is_reading()? {
             return Ok(Reached::Waiting);
         }
+        if let Some(passed) = self.passed.take() {
+            return Ok(Reached::Passed(passed));
+        }
         let told = self.unreadable.is_some();
         let held = self.queue.fill();
         if held == 0 && told {
@@ -292,24 +335,23 @@ impl Reader {
     }
 }
 
-/// A read that its client can't take in, now or ever.
-const CORRUPT: [RDKafkaErrorCode; 6] = [
-    RDKafkaErrorCode::BadMessage,
-    RDKafkaErrorCode::BadCompression,
-    RDKafkaErrorCode::NotImplemented,
-    RDKafkaErrorCode::InvalidMessage,
-    RDKafkaErrorCode::MessageSizeTooLarge,
-    RDKafkaErrorCode::UnsupportedCompressionType,
-];
-
 /// One try: `None` when nobody waits any more, an error when nobody answered.
-fn check(shared: &Shared, wanted: &Wanted, unwanted: &Receiver<()>) -> Option<Result<Result<(), SourceError>, Fault>> {
+fn check(
+    shared: &Shared,
+    wanted: &Wanted,
+    question: Question,
+    unwanted: &Receiver<()>,
+) -> Option<Result<Result<u64, SourceError>, Fault>> {
     let is_unwanted = || unwanted.try_recv() == Err(TryRecvError::Disconnected);
     if is_unwanted() {
         return None;
     }
-    Some(match wanted.check_identity(shared, &is_unwanted) {
-        Ok(()) => Ok(Ok(())),
+    let found = match question {
+        Question::Identity => wanted.check_identity(shared, &is_unwanted),
+        Question::BatchEnd(base) => batch_end(shared, wanted.partition, base, &is_unwanted).map_err(Failed::Unknown),
+    };
+    Some(match found {
+        Ok(first) => Ok(Ok(first)),
         Err(Failed::Replaced(error)) => Ok(Err(error)),
         Err(Failed::Unknown(fault)) if is_any(fault.code, &FORBIDDEN) => Ok(Err(unreadable(wanted.partition, fault))),
         Err(Failed::Unknown(fault)) => {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use dataflows::port::PartitionId;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 /// Where Kafka is, and what is whose topic.
@@ -15,6 +16,17 @@ pub struct Settings {
     pub dead_letter_topic: String,
     /// Any librdkafka property. They win over what Tidemark would choose, except where its meaning depends on it.
     pub properties: BTreeMap<String, String>,
+    /// What of the input may be left out.
+    pub passing: Passing,
+}
+
+/// What is passed over, and told as lost, where it would end the run otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Passing {
+    /// What retention took before it was read.
+    pub gaps: bool,
+    /// Batches that the client can't take in: the partition and the offset that the error names.
+    pub batches: Vec<(PartitionId, u64)>,
 }
 
 /// Values may be secrets.
@@ -25,6 +37,7 @@ impl fmt::Debug for Settings {
             .field("topic", &self.topic)
             .field("dead_letter_topic", &self.dead_letter_topic)
             .field("properties", &self.properties.keys().collect::<Vec<_>>())
+            .field("passing", &self.passing)
             .finish()
     }
 }
@@ -194,6 +207,7 @@ mod tests {
             topic: "events".into(),
             dead_letter_topic: "letters".into(),
             properties: properties.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            passing: Passing::default(),
         }
     }
 

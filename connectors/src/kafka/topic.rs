@@ -27,7 +27,7 @@ use super::{
     error::{Fault, KafkaError},
     native::{Described, Place},
     reader::Reader,
-    settings::Settings,
+    settings::{Passing, Settings},
     wait::{block_on, patiently},
     watch::Watch,
 };
@@ -50,6 +50,8 @@ pub struct Shared {
     pub name: String,
     pub id: u128,
     pub settings: Settings,
+    /// What its readers pass over: nothing, unless it is the input.
+    pub passing: Passing,
     pub partitions: AtomicU32,
     /// How long a check may wait for the brokers.
     patience: Duration,
@@ -116,6 +118,7 @@ impl Topic {
             name: name.to_owned(),
             id,
             settings: settings.clone(),
+            passing: if name == settings.topic { settings.passing.clone() } else { Passing::default() },
             partitions: AtomicU32::new(partitions),
             patience,
             asker,
@@ -170,12 +173,13 @@ impl Topic {
         }
     }
 
-    /// Checks that a partition still holds what was read of it, and goes on there.
+    /// Checks that a partition still holds what was read of it and what comes next; gives the offset to go on at, which is
+    /// behind `next_offset` only where gaps are passed over.
     ///
     /// [`SourceError::Replaced`] counts as lost: what retention took from the next offset on; or what had been read and lies
     /// behind the end now; or, where the last record read is another one now, everything before the next offset, since how
     /// many of those are others can't be known. A last record that is gone proves nothing: compare [`Topic::id`].
-    pub fn check(&self, partition: PartitionId, next_offset: u64, tail: Option<Tail>) -> Result<(), SourceError> {
+    pub fn check(&self, partition: PartitionId, next_offset: u64, tail: Option<Tail>) -> Result<u64, SourceError> {
         let wanted = Wanted { partition, next_offset, tail };
         let passes = |failed: &Failed| matches!(failed, Failed::Unknown(fault) if fault.is_transient());
         patiently(self.shared.patience, || wanted.check(&self.shared), passes).map_err(|failed| match failed {
@@ -186,20 +190,21 @@ impl Topic {
 
     /// Checks a partition, then reads it from an offset on, and on as it grows. `tail` is the last record before.
     pub fn reader(&self, partition: PartitionId, next_offset: u64, tail: Option<Tail>) -> Result<Reader, SourceError> {
-        self.check(partition, next_offset, tail)?;
-        Reader::new(Arc::clone(&self.shared), Wanted { partition, next_offset, tail }, None)
+        let first = self.check(partition, next_offset, tail)?;
+        Reader::new(Arc::clone(&self.shared), Wanted { partition, next_offset, tail }, first, None)
     }
 
     /// Reads a partition that was just added, from its first record on. Nobody is asked first: it may have no leader yet, which
     /// the reader waits for as for any that is away.
     pub fn reader_of_new(&self, partition: PartitionId) -> Result<Reader, SourceError> {
-        Reader::new(Arc::clone(&self.shared), Wanted { partition, next_offset: 0, tail: None }, None)
+        Reader::new(Arc::clone(&self.shared), Wanted { partition, next_offset: 0, tail: None }, 0, None)
     }
 
     /// Reads a partition from an offset up to another one (exclusive), where it is finished.
     pub fn reader_until(&self, partition: PartitionId, first: u64, end: u64) -> Result<Reader, SourceError> {
-        self.check(partition, first, None)?;
-        Reader::new(Arc::clone(&self.shared), Wanted { partition, next_offset: first, tail: None }, Some(end))
+        let wanted = Wanted { partition, next_offset: first, tail: None };
+        let first = self.check(partition, first, None)?;
+        Reader::new(Arc::clone(&self.shared), wanted, first, Some(end))
     }
 
     /// Starts to watch the topic. `on_new_partitions` is called, on the watch's thread, with the partitions that were added.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use dataflows::port::{PartitionId, PartitionReader, Reached};
+use dataflows::port::{PartitionId, PartitionReader, Passed, Reached};
 
 use crate::support::*;
 
@@ -222,6 +222,46 @@ fn a_record_that_the_client_cannot_take_in_is_named_and_never_waited_for() {
     let error = until("an error", || read_into(&mut reader, &mut read).err());
     assert_eq!(read.len(), 2);
     let dataflows::port::SourceError::Corrupt { offset: 2, .. } = error else { panic!("{error:?}") };
+}
+
+#[test]
+fn a_batch_that_inflates_beyond_the_limit_is_named_and_passed_over_as_told() {
+    let mut fresh = Fresh::make(1);
+    // Its records, the bytes of each, and how many records are behind it.
+    for (length, bytes, behind) in [(1, 3_000_000, 2), (2, 3_000_000, 2), (300, 10_000, 1), (301, 10_000, 0)] {
+        (fresh.settings.passing, fresh.settings.properties) = Default::default();
+        let first = fresh.open().offsets().unwrap()[0].1;
+        let base = first + 2;
+        fresh.fill(["a", "b"]);
+        produce_one_batch(fresh.name(), length, &vec![0; bytes]);
+        fresh.fill(["c", "d"].into_iter().take(behind));
+        for (key, value) in
+            [("fetch.max.bytes", 1_000_000), ("message.max.bytes", 1_000_000), ("receive.message.max.bytes", 1_100_000)]
+        {
+            fresh.settings.properties.insert(key.into(), value.to_string());
+        }
+        let open = |fresh: &Fresh| fresh.open().reader(PartitionId(0), first, None).unwrap();
+        let error = read_to_error(&mut open(&fresh));
+        let dataflows::port::SourceError::Corrupt { offset, .. } = error else { panic!("{error:?}") };
+        assert_eq!(offset, base);
+        fresh.settings.passing.batches = vec![(PartitionId(0), base)];
+        let (records, passed) = read_passing(&mut open(&fresh));
+        assert_eq!(passed, [Passed { wanted: base, first: base + length }]);
+        assert_eq!(payloads(&records), ["a", "b", "c", "d"][..2 + behind]);
+    }
+}
+
+/// So many records of this payload, compressed together.
+fn produce_one_batch(topic: &str, length: u64, payload: &[u8]) {
+    let properties = [
+        ("compression.type", "zstd"),
+        ("linger.ms", "60000"),
+        ("batch.size", "20000000"),
+        ("message.max.bytes", "20000000"),
+    ];
+    let producer = producer(&properties);
+    (0..length).for_each(|_| produce(&producer, New { payload: Some(payload), ..New::to(topic) }));
+    rdkafka::producer::Producer::flush(&producer, DEADLINE).unwrap();
 }
 
 /// Bytes that no codec makes smaller.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dataflows::port::{PartitionId, PartitionReader, Reached, SourceError, Tail};
+use dataflows::port::{PartitionId, PartitionReader, Passed, Reached, SourceError, Tail};
 
 use crate::support::*;
 
@@ -74,6 +74,44 @@ fn what_retention_takes_while_reading_is_counted() {
     let error = read_to_error(&mut reader);
     let (wanted, first, end, lost) = loss(&error);
     assert_eq!((first, end, lost), (9, 10, 9 - wanted));
+}
+
+#[test]
+fn what_retention_took_is_passed_over_where_that_is_allowed_and_another_topic_is_not() {
+    let (mut fresh, tail) = ten();
+    fresh.settings.passing.gaps = true;
+    fresh.delete_before(0, 7);
+    let mut reader = fresh.open().reader(PartitionId(0), 4, None).unwrap();
+    let (records, passed) = read_passing(&mut reader);
+    assert_eq!(
+        (payloads(&records), passed),
+        (vec!["record 7", "record 8", "record 9"], vec![Passed { wanted: 4, first: 7 }])
+    );
+    fresh.delete_before(0, 10);
+    let mut reader = fresh.open().reader(PartitionId(0), 7, None).unwrap();
+    assert_eq!(read_passing(&mut reader), (vec![], vec![Passed { wanted: 7, first: 10 }]), "nothing is left");
+    assert_eq!(reader.next_offset(), 10);
+    refill(&fresh, 25);
+    assert_eq!(loss(&fresh.open().check(PartitionId(0), 10, Some(tail)).unwrap_err()), (10, 0, 25, 10));
+}
+
+#[test]
+fn what_retention_takes_while_reading_is_passed_over_where_that_is_allowed() {
+    let mut fresh = Fresh::make(1);
+    numbered(0..10).iter().for_each(|record| fresh.fill([record.as_str()]));
+    fresh.settings.passing.gaps = true;
+    fresh.settings.properties.insert("fetch.message.max.bytes".into(), "1".into());
+    fresh.settings.properties.insert("queued.min.messages".into(), "1".into());
+    let mut reader = first(&fresh.open());
+    until("a record", || {
+        reader.read(&mut |_| std::ops::ControlFlow::Break(())).unwrap();
+        (0 < reader.next_offset()).then_some(())
+    });
+    fresh.delete_before(0, 9);
+    let (records, passed) = read_passing(&mut reader);
+    let [Passed { wanted, first: 9 }] = passed[..] else { panic!("{passed:?}") };
+    assert!(wanted < 9 && records.len() as u64 <= wanted, "{records:?}");
+    assert_eq!(records.last().map(|record| record.offset), Some(9), "what is left is read");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 };
 
 use connectors::kafka::{Settings, Topic};
-use dataflows::port::{Header, PartitionId, PartitionReader, Reached, SourceError, Tail};
+use dataflows::port::{Header, PartitionId, PartitionReader, Passed, Reached, SourceError, Tail};
 use rdkafka::{
     ClientConfig, ClientContext, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
@@ -75,6 +75,19 @@ pub fn read_to(reader: &mut dyn PartitionReader, reached: Reached) -> Vec<Read> 
     records
 }
 
+/// Reads to the present end: the records, and what was passed over.
+pub fn read_passing(reader: &mut dyn PartitionReader) -> (Vec<Read>, Vec<Passed>) {
+    let (mut records, mut passed) = (Vec::new(), Vec::new());
+    until("the end", || match read_into(reader, &mut records).unwrap() {
+        Reached::Passed(gone) => {
+            passed.push(gone);
+            None
+        }
+        reached => (reached == Reached::End).then_some(()),
+    });
+    (records, passed)
+}
+
 /// Reads until it fails.
 pub fn read_to_error(reader: &mut dyn PartitionReader) -> SourceError {
     until("an error", || read_into(reader, &mut Vec::new()).err())
@@ -102,6 +115,7 @@ impl Fresh {
             dead_letter_topic: format!("{name}.dead-letters"),
             topic: name,
             properties: BTreeMap::new(),
+            passing: Default::default(),
         };
         Self { settings, history: since.as_nanos() << 32 | u128::from(count) }
     }

@@ -52,6 +52,7 @@ fn while_the_broker_is_away_there_is_no_end_and_no_error() {
         topic: "away".into(),
         dead_letter_topic: String::new(),
         properties: [("reconnect.backoff.max.ms".into(), "500".into())].into(),
+        passing: Default::default(),
     };
     cluster.create_topic("away", 1, 1).unwrap();
     let topic = Topic::open(&settings, None, PATIENCE).unwrap();

@@ -1,6 +1,7 @@
 //! The manifest: the commit of a checkpoint. What it names is complete and durable before it is created.
 //!
 //! Sections by kind: 1 the head, 2 a partition each, 4 a part each; the fields of each in the order of the structs below.
+//! Behind its partition 6 says of each hole in it (partition 4, zero 4, wanted 8, first 8, from 8, until 1 + 8).
 //! Where windows have left memory 5 says which, and how many events they hold (minute 4, zero 4, events 8). Instead of 4 there may be 3,
 //! as before parts were increments: the same without a number, and all of this checkpoint.
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     announce::{PartitionState, Partitions},
     clock::{Clock, Row},
+    gap::Gap,
     identity::IdKey,
     ledger::Ledger,
     port::{PartitionId, Tail, Version},
@@ -26,6 +28,7 @@ const PARTITION: u32 = 2;
 const WHOLE_PART: u32 = 3;
 const PART: u32 = 4;
 const HOT: u32 = 5;
+const GAP: u32 = 6;
 
 /// What has left memory: it is in the sink alone.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -149,6 +152,9 @@ impl Manifest {
         writer.section(HEAD, 0, |fields| self.put_head(fields));
         for (partition, state) in &self.partitions.0 {
             writer.section(PARTITION, 0, |fields| put_partition(fields, *partition, state));
+            for gap in &state.gaps {
+                writer.section(GAP, 0, |fields| put_gap(fields, *partition, gap));
+            }
         }
         if self.hot != Hot::default() {
             writer.section(HOT, 0, |fields| {
@@ -188,6 +194,11 @@ impl Manifest {
                     let (partition, state) =
                         take_partition(section.payload).ok_or(bad(number + 1, "half a partition"))?;
                     manifest.partitions.0.insert(partition, state);
+                }
+                GAP => {
+                    let (partition, gap) = take_gap(section.payload).ok_or(bad(number + 1, "half a hole"))?;
+                    let state = manifest.partitions.0.get_mut(&partition);
+                    state.ok_or(bad(number + 1, "a hole in no partition"))?.gaps.push(gap);
                 }
                 HOT => {
                     manifest.hot = take_hot(section.payload).ok_or(bad(number + 1, "half a word of what has left"))?
@@ -282,7 +293,20 @@ fn take_partition(payload: &[u8]) -> Option<(PartitionId, PartitionState)> {
         malformed: fields.long()?,
         oversize: fields.long()?,
     };
-    fields.is_done().then_some((partition, PartitionState { next_offset, tail, clock, ended, ledger }))
+    fields
+        .is_done()
+        .then_some((partition, PartitionState { next_offset, tail, clock, ended, ledger, gaps: Vec::new() }))
+}
+
+fn put_gap(fields: &mut Fields, partition: PartitionId, gap: &Gap) {
+    fields.word(partition.0).word(0).long(gap.wanted).long(gap.first).long(gap.from).maybe(gap.until);
+}
+
+fn take_gap(payload: &[u8]) -> Option<(PartitionId, Gap)> {
+    let mut fields = FieldReader(payload);
+    let (partition, zero) = (PartitionId(fields.word()?), fields.word()?);
+    let gap = Gap { wanted: fields.long()?, first: fields.long()?, from: fields.long()?, until: fields.maybe()? };
+    (zero == 0 && gap.wanted <= gap.first && fields.is_done()).then_some((partition, gap))
 }
 
 fn take_part(payload: &[u8], number: Option<u64>) -> Option<PartInfo> {
@@ -306,6 +330,10 @@ mod tests {
             clock,
             ended: false,
             ledger: Ledger { read: 3, counted: 1, late: 2, ..Ledger::default() },
+            gaps: vec![
+                Gap { wanted: 3, first: 9, from: 1, until: Some(8) },
+                Gap { wanted: 11, first: 17, from: 2, until: None },
+            ],
         };
         let manifest = Manifest {
             version: Version { generation: 3, number: 99 },

@@ -94,7 +94,7 @@ pub fn tell(input: Input) -> Result<(), Failure> {
             match reached.map_err(engine::source_failure)? {
                 Reached::Finished | Reached::End => break,
                 Reached::Waiting => thread::sleep(LOOK_AGAIN),
-                Reached::More => {}
+                Reached::More | Reached::Passed(_) => {}
             }
         }
     }

@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Deserialize;
 
-use super::{named, printable, subject, utc, written, yes_or_no};
+use super::{Incomplete, lacking, named, printable, subject, utc, written, yes_or_no};
 use crate::cli::TopBy;
 
 /// The list, as far as it is printed.
@@ -18,6 +18,8 @@ pub struct Top {
     is_final: bool,
     order: String,
     top: Vec<Row>,
+    #[serde(default)]
+    incomplete: Vec<Incomplete>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,7 +63,7 @@ pub fn table(top: &Top, by: TopBy) -> String {
         table.add_row(std::iter::once(named(id, name)).chain(row.values()));
     }
     format!(
-        "{}, by {}, from {} to {}\n{table}\nas of {} ({}); watermark {}; final: {}\n",
+        "{}, by {}, from {} to {}\n{table}\nas of {} ({}); watermark {}; final: {}\n{}",
         printable(&top.event_type),
         printable(&top.order),
         utc(top.start),
@@ -70,6 +72,7 @@ pub fn table(top: &Top, by: TopBy) -> String {
         top.as_of,
         utc(top.watermark),
         yes_or_no(top.is_final),
+        lacking(&top.incomplete),
     )
 }
 

@@ -571,6 +571,7 @@ mod tests {
             topic: "events".to_owned(),
             dead_letter_topic: "letters".to_owned(),
             properties: BTreeMap::new(),
+            passing: Default::default(),
         };
         for topic in ["events", "letters"] {
             cluster.create_topic(topic, 1, 1).unwrap();

@@ -236,7 +236,7 @@ impl<T> Records<T> {
             })?;
             match reached {
                 Reached::Finished => self.open = None,
-                Reached::More => {}
+                Reached::More | Reached::Passed(_) => {}
                 Reached::End | Reached::Waiting if SILENCE < start.elapsed() => {
                     return Err(ReadError::Silent { waited: SILENCE });
                 }
