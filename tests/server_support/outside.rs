@@ -28,7 +28,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 brokers, topic, settled = sys.argv[1:4]
 consumer = Consumer({'bootstrap.servers': brokers, 'group.id': 'tests', 'enable.auto.commit': False,
-    'isolation.level': 'read_committed', 'enable.partition.eof': True, 'check.crcs': True})
+    'isolation.level': 'read_committed', 'auto.offset.reset': 'earliest', 'enable.partition.eof': True, 'check.crcs': True})
 partitions = sorted(consumer.list_topics(topic, timeout=30).topics[topic].partitions)
 if settled == 'settled':
     # A transaction whose end is promised may still lack its last mark.
