@@ -798,7 +798,7 @@ fn the_status_is_told_in_words_and_numbers() {
         let status = server.get("/v1/status").await.json();
         let ledger = |n: u64, balances: bool| {
             json!({
-                "read": n, "counted": n, "duplicate": 0, "late": 0, "future": 0, "malformed": 0, "oversize": 0,
+                "read": n, "counted": n, "duplicate": 0, "late": 0, "future": 0, "malformed": 0, "oversize": 0, "lost": 0,
                 "balances": balances,
             })
         };
