@@ -3,6 +3,9 @@
 //! `{"event_id":"…","video_id":"…","event_type":"…","timestamp":123,"user_id":"…","value":1.5}`, the last two or
 //! either of them left out; no blanks, no escapes, this order. Anything else, also anything malformed, is left to
 //! the general parser: this one only ever says yes.
+//!
+//! All of it is to become one function, where the place in the text stays in a register. Left to itself the compiler makes calls of the
+//! steps, with the place in memory.
 
 use std::borrow::Cow;
 
@@ -14,7 +17,7 @@ use dataflows::{
 use super::{plain::Plain, rules, words};
 
 /// The event, if the record has exactly that layout and obeys every rule.
-#[inline]
+#[inline(always)]
 pub(super) fn speculate(record: &[u8]) -> Option<Event<'_>> {
     let mut rest = Rest { plain: &Plain::of(record)?, at: 0 };
     rest.literal(br#"{"event_id":""#)?;
@@ -51,32 +54,32 @@ struct Rest<'p, 'a> {
 }
 
 impl<'a> Rest<'_, 'a> {
-    #[inline]
+    #[inline(always)]
     fn bytes(&self) -> &'a [u8] {
         &self.plain.text.as_bytes()[self.at..]
     }
 
     /// Goes past what must come next.
-    #[inline]
+    #[inline(always)]
     fn literal<const N: usize>(&mut self, literal: &[u8; N]) -> Option<()> {
         (self.bytes().first_chunk() == Some(literal)).then(|| self.at += N)
     }
 
     /// Goes past the rest of a string and its closing quote.
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Option<&'a str> {
         let (begin, end) = (self.at, self.plain.quote(self.at)?);
         self.at = end + 1;
         Some(&self.plain.text[begin..end])
     }
 
-    #[inline]
+    #[inline(always)]
     fn id(&mut self) -> Option<&'a str> {
         self.string().filter(|id| (1..=ID_BYTES_MAX).contains(&id.len()))
     }
 
     /// Goes past an integer of at most 15 digits, without zeros in front.
-    #[inline]
+    #[inline(always)]
     fn integer(&mut self) -> Option<u64> {
         let is_zero = self.bytes().first() == Some(&b'0');
         let (number, digits) = words::decimal(self.bytes())?;
@@ -85,7 +88,7 @@ impl<'a> Rest<'_, 'a> {
     }
 
     /// Goes past the number that ends before the last byte.
-    #[inline]
+    #[inline(always)]
     fn last_number(&mut self) -> Option<f64> {
         let (begin, text) = (self.at, self.plain.text);
         self.short_number().filter(|_| self.at + 1 == text.len()).or_else(|| {
@@ -97,7 +100,7 @@ impl<'a> Rest<'_, 'a> {
 
     /// A number of at most 15 digits around a point. Both parts of the quotient are doubles, so it is the nearest one (Clinger,
     /// *How to read floating point numbers accurately*, 1990).
-    #[inline]
+    #[inline(always)]
     fn short_number(&mut self) -> Option<f64> {
         let begin = self.at;
         let whole = self.integer()?;
