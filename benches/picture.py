@@ -20,13 +20,13 @@ class Race:
         with open(path) as medians:
             self.caption = textwrap.wrap(medians.readline().strip(), CAPTION_WIDTH)
             columns, *rows = (line.rstrip("\n").split("\t") for line in medians)
-        self.bars = [(row[0], float(row[columns.index("M records/s")])) for row in rows]
+        self.bars = [(row[0], row[columns.index("M records/s")]) for row in rows]
         self.height = 0.9 + BAR * len(self.bars) + CAPTION_LINE * len(self.caption)
 
     def draw(self, axes):
         names, speeds = zip(*self.bars)
-        bars = axes.barh(names, speeds, color=[OURS if name.startswith("tidemark") else OTHERS for name in names])
-        axes.bar_label(bars, [f"{speed:#.3g}" for speed in speeds], padding=4, color=INK)
+        bars = axes.barh(names, [float(speed) for speed in speeds], color=[OURS if name.startswith("tidemark") else OTHERS for name in names])
+        axes.bar_label(bars, speeds, padding=4, color=INK)
         axes.set_title(self.title, loc="left", weight="bold")
         axes.invert_yaxis()
         axes.margins(x=0.1)
