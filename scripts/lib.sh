@@ -55,6 +55,24 @@ step() {
     printf '== %s: %d s\n' "$what" $((SECONDS - started))
 }
 
+# venv FOLDER PACKAGE...: one with these packages, made anew where it has others.
+venv() {
+    local folder=$1
+    shift
+    [[ $(cat "$folder/made-from" 2>/dev/null) != "$*" ]] || return 0
+    provide 'the venv of Python' python3-venv python3 -c 'import ensurepip'
+    rm -rf -- "$folder" && python3 -m venv "$folder" && "$folder/bin/pip" install -q --disable-pip-version-check "$@" &&
+        printf '%s\n' "$*" >"$folder/made-from"
+}
+
+# measured_on: the machine and the program in $tidemark, in words.
+measured_on() {
+    local commit=
+    [[ -n ${TIDEMARK:-} ]] || commit=", commit $(git describe --always --dirty 2>/dev/null || echo unknown)"
+    printf '%s, %s cores, %s GiB; %s%s' "$(sed -n '/^model name/{s/.*: //p;q}' /proc/cpuinfo)" "$(nproc)" \
+        "$(awk '/^MemTotal/ { printf "%.0f", $2 / 1024 / 1024 }' /proc/meminfo)" "$("$tidemark" --version)" "$commit"
+}
+
 now_ms() { date +%s%3N; }
 
 # topic_records BROKERS TOPIC: the end offsets of its partitions, summed up.

@@ -8,11 +8,19 @@ number() { curl -sf "$url/v1/status" | grep -oE "\"$1\":[0-9]+" | head -1 | cut 
 # begin DIR: starts one in the folder, and waits until it serves at $url; what it logs is in $dir/served.
 begin() {
     local port=
+    # The new process comes to it only after a while, and until then the port of the one before would be read.
+    : >"$dir/served"
     "$tidemark" run --workers "$workers" --data-dir "$1" --listen 127.0.0.1:0 2>"$dir/served" &
     pid=$!
-    until port=$(sed -nE "s/.*serving HTTP address=[0-9.]+:([0-9]+).*/\\1/p" "$dir/served" 2>/dev/null) && [[ -n $port ]]; do sleep 0.02; done
+    until port=$(sed -nE "s/.*serving HTTP address=[0-9.]+:([0-9]+).*/\\1/p" "$dir/served") && [[ -n $port ]]; do
+        kill -0 "$pid" 2>/dev/null || { cat "$dir/served" >&2 && return 1; }
+        sleep 0.02
+    done
     url=http://127.0.0.1:$port
 }
+
+# peak_mib: the greatest resident size so far.
+peak_mib() { awk '/VmHWM/ { print int($2 / 1024) }' "/proc/$pid/status"; }
 
 # serve DIR: until all records of its log are counted, and a checkpoint has told the store of them.
 serve() {

@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// Flags that shape generated events and mean nothing beside `--from`.
-const GENERATED: [&str; 9] =
-    ["events", "videos", "zipf", "duplicates", "disorder_ms", "seed", "start", "span_ms", "types"];
+const GENERATED: [&str; 10] =
+    ["events", "videos", "zipf", "hot", "duplicates", "disorder_ms", "seed", "start", "span_ms", "types"];
 
 /// Partitions of a data set in files, as many as `run` has by default.
 pub const PARTITIONS: u32 = 4;
@@ -46,6 +46,9 @@ pub struct ProduceArgs {
     /// Exponent of the videos' popularity; 0: all alike
     #[arg(long, value_name = "S", default_value = "1.1", value_parser = parse_exponent)]
     pub zipf: f64,
+    /// Share of the events that go to one video, before --zipf shares out the rest
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = parse_share)]
+    pub hot: f64,
     /// Share of the events that come a second time within a minute
     #[arg(long, value_name = "SHARE", default_value = "0.05", value_parser = parse_share)]
     pub duplicates: f64,

@@ -37,6 +37,8 @@ pub struct Workload {
     pub videos: u32,
     /// Exponent of their popularity.
     pub zipf: f64,
+    /// Share of the events that go to the first video, before popularity shares out the rest.
+    pub hot: f64,
     /// Share of events that are repeated once.
     pub duplicates: f64,
     /// How far an event may lie behind the newest one before it.
@@ -138,11 +140,20 @@ impl Generator {
         Draft {
             event_time: arrival - self.rng.random_range(0..=disorder_ms),
             event_id: as_uuid_v4(self.rng.random()),
-            video: self.popularity.sample(&mut self.rng) as u32 - 1,
+            video: self.draw_video(),
             kind: self.weights.partition_point(|upper| *upper <= weight) as u32,
             user: self.rng.random_range(0..USERS),
             value_tenths: self.rng.random_range(0..=VALUE_TENTHS_MAX),
         }
+    }
+
+    /// A video's rank, from 0.
+    fn draw_video(&mut self) -> u32 {
+        // Where none is hot nothing is drawn for it: the bytes of a seed stay what they were.
+        if 0.0 < self.workload.hot && self.rng.random_bool(self.workload.hot) {
+            return 0;
+        }
+        self.popularity.sample(&mut self.rng) as u32 - 1
     }
 
     /// The line of the contract's section 1: this order of fields, no blanks.
@@ -202,6 +213,7 @@ mod tests {
             events,
             videos: 1000,
             zipf: 1.1,
+            hot: 0.0,
             duplicates: 0.05,
             disorder_ms: 20_000,
             seed: 7,
@@ -305,6 +317,19 @@ mod tests {
         assert!((share("v0000000") - 1.0 / h).abs() < 0.01, "{}", share("v0000000"));
         assert!((share("v0000001") - 2f64.powf(-1.1) / h).abs() < 0.01, "{}", share("v0000001"));
         assert!(videos.keys().all(|video| video.as_str() <= "v0000999"));
+    }
+
+    #[test]
+    fn a_hot_video_has_its_share_and_the_others_are_alike() {
+        let mut videos: HashMap<String, u64> = HashMap::new();
+        for line in lines(Workload { zipf: 0.0, hot: 0.5, videos: 10, duplicates: 0.0, ..workload(40_000) }) {
+            let event: Value = serde_json::from_str(&line).unwrap();
+            *videos.entry(event["video_id"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        // Half, and of the other half a tenth as everybody.
+        let hot = videos.remove("v0000000").unwrap();
+        assert!(hot.abs_diff(22_000) < 500, "{hot}");
+        assert!(videos.len() == 9 && videos.values().all(|events| events.abs_diff(2000) < 250), "{videos:?}");
     }
 
     #[test]

@@ -196,6 +196,7 @@ fn workload(args: &ProduceArgs, now: EventTime) -> Result<Workload, Failure> {
         events: args.events,
         videos: args.videos,
         zipf: args.zipf,
+        hot: args.hot,
         duplicates: args.duplicates,
         disorder_ms: args.disorder_ms,
         seed,
