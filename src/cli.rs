@@ -19,6 +19,7 @@ use dataflows::{
 
 use crate::{
     config::{Overrides, parse_duration_ms},
+    plan::args::PlanArgs,
     produce::args::{ProduceArgs, To},
 };
 
@@ -84,6 +85,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Count the log anew up to a checkpoint and compare with what is served; exit 1 where that differs
     Audit(AuditArgs),
+    /// Say what memory, disk and Cassandra a load will take, before there is one
+    Plan(PlanArgs),
     /// Look at the stored checkpoints
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
@@ -111,18 +114,22 @@ impl Command {
                 workers: args.workers,
                 data_dir: args.data_dir.data_dir.clone(),
                 listen: args.listen.clone(),
+                ..Overrides::default()
             },
             Command::Cluster(args) => Overrides {
                 workers: Some(args.workers),
                 data_dir: args.data_dir.data_dir.clone(),
                 listen: args.listen.clone(),
+                ..Overrides::default()
             },
             Command::Replay(args) => Overrides { workers: args.workers, ..Overrides::default() },
             Command::Audit(args) => Overrides {
                 workers: args.workers,
                 data_dir: args.data_dir.data_dir.clone(),
                 listen: args.listen.clone(),
+                ..Overrides::default()
             },
+            Command::Plan(args) => args.overrides(),
             Command::Checkpoint(CheckpointCommand::List { data_dir })
             | Command::Checkpoint(CheckpointCommand::Show { data_dir, .. })
             | Command::Checkpoint(CheckpointCommand::Verify { data_dir, .. })
@@ -640,6 +647,7 @@ mod tests {
             "replay --from log:d --out store:s",
             #[cfg(all(feature = "kafka", feature = "cassandra"))]
             "replay --from kafka:t --out cassandra:k",
+            "plan --rate 20k/s --videos 1M --lateness 1h --functions count --json",
             "checkpoint list",
             "checkpoint show 7 --data-dir d",
             "checkpoint verify",
@@ -672,6 +680,11 @@ mod tests {
             ("query v --url https://h", "https is not in this build"),
             ("query v --url h:7070", "begins with http://"),
             ("query v --start yesterday", "epoch milliseconds or RFC 3339"),
+            ("plan", "--rate"),
+            ("plan --rate 0", "from 0.001 to 1000M a second"),
+            ("plan --rate 1 --videos 0", "from 1 to 4 billion videos"),
+            ("plan --rate 1 --history 0s", "more than nothing"),
+            ("plan --rate 1 --event-bytes 0", "0 is not in"),
             ("cluster", "--processes"),
             ("cluster --processes 0", "0 is not in 1..=256"),
             ("run --process 1", "--hosts"),
@@ -709,7 +722,7 @@ mod tests {
     #[test]
     fn flags_become_overrides_of_keys() {
         let cli = parse("run --workers 3 --data-dir d --listen 127.0.0.1:9").unwrap();
-        let expect = Overrides { workers: Some(3), data_dir: Some("d".into()), listen: Some("127.0.0.1:9".to_owned()) };
+        let expect = Overrides { workers: Some(3), data_dir: Some("d".into()), listen: Some("127.0.0.1:9".to_owned()), ..Overrides::default() };
         assert_eq!(cli.command.overrides(), expect);
         assert_eq!(parse("run").unwrap().command.overrides(), Overrides::default());
         let data_dir = parse("dead-letters count --data-dir e").unwrap().command.overrides().data_dir;

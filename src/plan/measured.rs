@@ -1,0 +1,70 @@
+//! What was measured, and where: the only numbers of a plan that are not in a format or a setting.
+//!
+//! "Growth" is docs/growth.md, whose tables `scripts/bench-growth` makes: there these are held against real processes.
+
+/// A process with nothing counted yet, its threads, HTTP and the store: growth, the least of all points, less the workers.
+pub const PROCESS_BYTES: f64 = 40.0 * MIB;
+/// Growth, over workers.
+pub const WORKER_BYTES: f64 = 10.0 * MIB;
+/// Growth, over partitions.
+pub const PARTITION_BYTES: f64 = 1.0 * MIB;
+
+/// What the allocator holds beyond what it was asked for, and batches that are there twice while they are merged, as a factor: growth.
+pub const SLACK: f64 = 1.5;
+
+/// A remembered id: a bucket of 64 bytes for three, between 57 and 85 % full, with up to eight minutes that are forgotten but not swept
+/// yet (`dataflows/src/ids.rs`, `dedup.rs`).
+pub const ID_BYTES: f64 = 37.0;
+
+/// A video and event type: slot, name and numbers, at the worker and at the partition's source (`dataflows/src/series.rs`).
+pub const SERIES_BYTES: f64 = 350.0;
+
+/// A bucket of the state's map of a window (`dataflows/src/window.rs`), and of the map of functions (`summaries.rs`).
+pub const WINDOW_BYTES: f64 = 25.0;
+pub const SUMMARY_BYTES: f64 = 17.0;
+/// A window in the index, once history is merged: docs/query-latency.md, by the example `memory_per_row`.
+pub const INDEX_BYTES: f64 = 24.0;
+/// The same at each time that may still be asked for: there.
+pub const UPDATE_BYTES: f64 = 17.6;
+/// What a window's functions take on the heap besides their lists, in the allocator's sizes (`dataflows/src/functions/stats.rs`); by
+/// `memory_per_row`, 192 bytes with one user, one bin and its place in the index.
+pub const STATS_BYTES: f64 = 160.0;
+/// Lists grow by doubling: what they have room for, of what they hold, on average.
+pub const LIST_SLACK: f64 = 1.4;
+/// An hour or a day of a series (`dataflows/src/rollup.rs`).
+pub const ROLLED_BYTES: f64 = 48.0;
+
+/// For so long events of one minute travel, s: the minute and the disorder of `tidemark produce`.
+pub const WINDOW_TRAVELS_S: f64 = 80.0;
+
+/// No partition travels with more at one time (`dataflows/src/lane.rs`).
+pub const STEP_RECORDS: f64 = 65_536.0;
+
+/// What a checkpoint adds, while it is taken, encoded and written, by the bytes that it writes: growth.
+pub const ENCODED: f64 = 2.0;
+/// A row on its way to the sink, and in the store's memory: growth.
+pub const ROW_BYTES: f64 = 150.0;
+/// The whole state while its parts are merged, by its bytes in a checkpoint: growth.
+pub const MERGED: f64 = 2.0;
+
+/// Of a row in a part, by its format (ARCHITECTURE.md, "Checkpoint files").
+pub const STORED_ID_BYTES: f64 = 24.0;
+pub const STORED_WINDOW_BYTES: f64 = 24.0;
+/// A name of 8 and a type of 4 bytes with their lengths.
+pub const STORED_NAME_BYTES: f64 = 20.3;
+/// Values: events, number, least, greatest, exponent, the mantissa's length and 7 bytes of it.
+pub const STORED_VALUES_BYTES: f64 = 47.0;
+/// Frames and sections of empty key groups.
+pub const STORED_EMPTY_BYTES: f64 = 12_288.0;
+
+/// Of a record in the log, beside the event: frame and key (ARCHITECTURE.md, "Log").
+pub const LOG_RECORD_BYTES: f64 = 36.0;
+/// Of a row in the store, beside its functions: key, value, and what the tree needs.
+pub const STORE_ROW_BYTES: f64 = 80.0;
+
+/// What all readers of Kafka may have fetched, and one at the least and the most: connectors/src/kafka/settings.rs; not measured here.
+pub const KAFKA_QUEUED_BYTES: f64 = 256.0 * MIB;
+pub const KAFKA_READER_BYTES_MIN: f64 = MIB;
+pub const KAFKA_READER_BYTES_MAX: f64 = 16.0 * MIB;
+
+const MIB: f64 = 1_048_576.0;
