@@ -722,7 +722,12 @@ mod tests {
     #[test]
     fn flags_become_overrides_of_keys() {
         let cli = parse("run --workers 3 --data-dir d --listen 127.0.0.1:9").unwrap();
-        let expect = Overrides { workers: Some(3), data_dir: Some("d".into()), listen: Some("127.0.0.1:9".to_owned()), ..Overrides::default() };
+        let expect = Overrides {
+            workers: Some(3),
+            data_dir: Some("d".into()),
+            listen: Some("127.0.0.1:9".to_owned()),
+            ..Overrides::default()
+        };
         assert_eq!(cli.command.overrides(), expect);
         assert_eq!(parse("run").unwrap().command.overrides(), Overrides::default());
         let data_dir = parse("dead-letters count --data-dir e").unwrap().command.overrides().data_dir;

@@ -61,7 +61,9 @@ fn the_table_has_memory_disk_and_cassandra() {
     let text = String::from_utf8(stdout).unwrap();
     assert!(status.success(), "{text}");
     assert!(text.starts_with("5000 different events a second and 5 % of them twice, of 1000k videos"), "{text}");
-    for line in ["MEMORY", "remembered ids", "a checkpoint under way", "DISK", "log, a day", "CASSANDRA", "stats_minute"] {
+    for line in
+        ["MEMORY", "remembered ids", "a checkpoint under way", "DISK", "log, a day", "CASSANDRA", "stats_minute"]
+    {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
     assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
@@ -79,7 +81,11 @@ fn what_can_not_be_is_refused_with_a_reason() {
         ("--rate 1k --functions median", ("A", ""), "\"median\" is no function"),
         ("--rate 1k --workers 0", ("A", ""), "workers: 0 is not within 1 to 256"),
         ("--rate 1k", ("TIDEMARK_TIME__LATENESS", "soon"), "time.lateness"),
-        ("--rate 1k", ("TIDEMARK_SINK__KIND", "none"), "no window ever leaves memory; say how much is counted, by --history"),
+        (
+            "--rate 1k",
+            ("TIDEMARK_SINK__KIND", "none"),
+            "no window ever leaves memory; say how much is counted, by --history",
+        ),
     ] {
         let Output { status, stdout, stderr } = tidemark(line, &[environment]);
         let stderr = String::from_utf8(stderr).unwrap();

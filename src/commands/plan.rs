@@ -46,16 +46,23 @@ fn table(plan: &Plan, load: &Load, job: &Job) -> String {
     row("  processes, workers, partitions".to_owned(), size(memory.process_bytes));
     row(format!("  {} remembered ids", number(holds.remembered_ids)), size(memory.ids_bytes));
     row(format!("  {} series (video and event type)", number(holds.series)), size(memory.names_bytes));
-    row(format!("  {} windows, {} a minute", number(holds.windows), number(holds.windows_a_minute)), size(memory.windows_bytes));
+    row(
+        format!("  {} windows, {} a minute", number(holds.windows), number(holds.windows_a_minute)),
+        size(memory.windows_bytes),
+    );
     row(format!("  {} updates that may be asked for", number(holds.updates)), size(memory.history_bytes));
-    row("  functions of both".to_owned(), size(memory.functions_bytes));
+    row("  functions of these".to_owned(), size(memory.functions_bytes));
     if job.sink == SinkKind::Cassandra {
         row("  hours and days".to_owned(), size(memory.rollups_bytes));
     }
     if job.source == SourceKind::Kafka {
         row("  fetched from Kafka".to_owned(), size(memory.kafka_bytes));
     }
+    if job.sink == SinkKind::Store {
+        row("  rows in the store's memory".to_owned(), size(memory.store_bytes));
+    }
     row("  a checkpoint under way".to_owned(), size(memory.checkpoint_bytes));
+    row("  merging parts of checkpoints".to_owned(), size(memory.merging_bytes));
     row("DISK".to_owned(), String::new());
     row("  a checkpoint, whole".to_owned(), size(disk.checkpoint_bytes));
     row("  what each adds".to_owned(), size(disk.checkpoint_adds_bytes));
@@ -117,10 +124,25 @@ mod tests {
 
     #[test]
     fn figures_are_for_people() {
-        for (bytes, expect) in [(0.0, "0.00 MiB"), (1.5e6, "1.43 MiB"), (123e6, "117 MiB"), (5e9, "4.66 GiB"), (1e15, "909 TiB"), (1e20, "88818 PiB")] {
+        for (bytes, expect) in [
+            (0.0, "0.00 MiB"),
+            (1.5e6, "1.43 MiB"),
+            (123e6, "117 MiB"),
+            (5e9, "4.66 GiB"),
+            (1e15, "909 TiB"),
+            (1e20, "88818 PiB"),
+        ] {
             assert_eq!(size(bytes), expect);
         }
-        for (of, expect) in [(0.0, "0"), (0.5, "0.5"), (12.0, "12"), (9_999.0, "9999"), (12_345.0, "12k"), (1.5e6, "1500k"), (3.15e10, "32G")] {
+        for (of, expect) in [
+            (0.0, "0"),
+            (0.5, "0.5"),
+            (12.0, "12"),
+            (9_999.0, "9999"),
+            (12_345.0, "12k"),
+            (1.5e6, "1500k"),
+            (3.15e10, "32G"),
+        ] {
             assert_eq!(number(of), expect);
         }
     }

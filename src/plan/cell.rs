@@ -73,7 +73,8 @@ pub fn heap_bytes(events: f64, kept: Kept) -> f64 {
     let there = any(events);
     // The first entry has exactly the room that it needs.
     let doubled = |entries: f64| entries + (entries - there).max(0.0) * (measured::LIST_SLACK - 1.0);
-    let lists = 8.0 * if kept.distinct { doubled(users) } else { 0.0 } + 16.0 * if kept.quantiles { doubled(bins) } else { 0.0 };
+    let lists = 8.0 * if kept.distinct { doubled(users) } else { 0.0 }
+        + 16.0 * if kept.quantiles { doubled(bins) } else { 0.0 };
     measured::STATS_BYTES * there + lists
 }
 

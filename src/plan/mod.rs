@@ -118,8 +118,12 @@ pub struct Memory {
     pub rollups_bytes: f64,
     /// What a reader of Kafka has fetched while there is more than it can take.
     pub kafka_bytes: f64,
+    /// What the embedded store has not yet in files.
+    pub store_bytes: f64,
     /// What comes and goes with a checkpoint and its rows.
     pub checkpoint_bytes: f64,
+    /// The same of merging parts.
+    pub merging_bytes: f64,
     pub total_bytes: f64,
 }
 
@@ -255,28 +259,36 @@ impl<'a> Model<'a> {
             + job.partitions * measured::PARTITION_BYTES;
         let map = measured::WINDOW_BYTES + if is_any { measured::SUMMARY_BYTES } else { 0.0 };
         let buckets = self.workers * buckets(windows_a_minute / self.workers) * self.minutes();
-        let held = |bytes: f64| bytes * measured::SLACK;
+        let rows = buckets * map + windows * measured::INDEX_BYTES;
         let mut memory = Memory {
             process_bytes: process,
-            ids_bytes: held(remembered_ids * measured::ID_BYTES),
-            names_bytes: held(series * measured::SERIES_BYTES),
-            windows_bytes: held(buckets * map + windows * measured::INDEX_BYTES),
-            history_bytes: held(updates * measured::UPDATE_BYTES),
-            functions_bytes: if is_any { held(self.functions()) } else { 0.0 },
-            rollups_bytes: if job.sink == SinkKind::Cassandra { held(self.rollups()) } else { 0.0 },
+            ids_bytes: remembered_ids * measured::ID_BYTES,
+            names_bytes: series * measured::SERIES_BYTES,
+            windows_bytes: rows * measured::WINDOWS_SLACK,
+            history_bytes: updates * measured::UPDATE_BYTES * measured::WINDOWS_SLACK,
+            functions_bytes: self.functions() * measured::FUNCTIONS_SLACK,
+            rollups_bytes: if job.sink == SinkKind::Cassandra { self.rollups() } else { 0.0 },
             kafka_bytes: self.fetched(),
+            store_bytes: self.store(),
             checkpoint_bytes: self.under_way(disk),
+            merging_bytes: 0.0,
             total_bytes: 0.0,
         };
-        memory.total_bytes = memory.process_bytes
-            + memory.ids_bytes
-            + memory.names_bytes
-            + memory.windows_bytes
-            + memory.history_bytes
-            + memory.functions_bytes
-            + memory.rollups_bytes
-            + memory.kafka_bytes
-            + memory.checkpoint_bytes;
+        let all = [
+            memory.process_bytes,
+            memory.ids_bytes,
+            memory.names_bytes,
+            memory.windows_bytes,
+            memory.history_bytes,
+            memory.functions_bytes,
+            memory.rollups_bytes,
+            memory.kafka_bytes,
+            memory.store_bytes,
+            memory.checkpoint_bytes,
+        ];
+        let all: f64 = all.iter().sum();
+        memory.merging_bytes = self.merging(disk, all);
+        memory.total_bytes = all + memory.merging_bytes;
         memory
     }
 
@@ -298,8 +310,9 @@ impl<'a> Model<'a> {
     /// Hours and days of what is in memory, beside the minutes.
     fn rollups(&self) -> f64 {
         let of = |width_s: f64| {
-            let row = self.windows(width_s) * measured::ROLLED_BYTES + self.sum(width_s, cell::heap_bytes);
-            row * (self.hot_s / width_s).max(1.0)
+            let rows = self.windows(width_s) * measured::ROLLED_BYTES * measured::WINDOWS_SLACK;
+            let functions = self.sum(width_s, cell::heap_bytes) * measured::FUNCTIONS_SLACK;
+            (rows + functions) * (self.hot_s / width_s).max(1.0)
         };
         of(HOUR_S) + of(DAY_S)
     }
@@ -315,14 +328,29 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// What changed is encoded and made into rows while its process goes on; where parts are merged, the state is there once more.
+    /// Rows that wait in the store's memory, until it is full: each checkpoint writes those that have changed.
+    fn store(&self) -> f64 {
+        if self.job.sink != SinkKind::Store {
+            return 0.0;
+        }
+        let row = measured::STORE_ROW_BYTES + self.sum(MINUTE_S, cell::stored_bytes) / self.windows(MINUTE_S);
+        (self.changed_windows() * self.checkpoints() * row * measured::STORE_HELD).min(measured::STORE_BYTES_MAX)
+    }
+
+    /// What changed is encoded and made into rows while its process goes on.
     fn under_way(&self, disk: &Disk) -> f64 {
-        let rows = match self.job.sink {
-            SinkKind::None => 0.0,
-            _ => self.changed_windows() * measured::ROW_BYTES,
-        };
-        let merged = if parts::merges(self.workers, self.checkpoints()) { disk.checkpoint_bytes * measured::MERGED } else { 0.0 };
-        disk.checkpoint_adds_bytes * measured::ENCODED + rows + merged
+        let rows = if self.job.sink == SinkKind::None { 0.0 } else { self.changed_windows() * measured::ROW_BYTES };
+        disk.checkpoint_adds_bytes * measured::ENCODED + rows
+    }
+
+    /// While parts are merged, the state is there once more, beside all else. What still grows was last merged before it was all there.
+    fn merging(&self, disk: &Disk, else_bytes: f64) -> f64 {
+        let merging = disk.checkpoint_bytes * measured::MERGED;
+        match parts::merges(self.workers, self.checkpoints()) {
+            false => 0.0,
+            true if self.hot_s < self.all_s => merging,
+            true => ((else_bytes + merging) * measured::LAST_MERGE - else_bytes).max(0.0),
+        }
     }
 
     fn checkpoints(&self) -> f64 {
@@ -340,7 +368,8 @@ impl<'a> Model<'a> {
 
     fn disk(&self) -> Disk {
         let ids = self.holds().remembered_ids;
-        let window = |events: f64, kept: Kept| measured::STORED_WINDOW_BYTES * any(events) + cell::stored_bytes(events, kept);
+        let window =
+            |events: f64, kept: Kept| measured::STORED_WINDOW_BYTES * any(events) + cell::stored_bytes(events, kept);
         let names = |events: f64| self.popularity.touched(events) * measured::STORED_NAME_BYTES;
         let a_minute = self.sum(MINUTE_S, window);
         let checkpoint = ids * measured::STORED_ID_BYTES
@@ -357,7 +386,8 @@ impl<'a> Model<'a> {
             checkpoint_adds_bytes: adds,
             checkpoints_bytes: parts::most(checkpoint, adds, self.workers, self.checkpoints()),
             log_bytes_a_day: records_a_day * (self.load.event_bytes + measured::LOG_RECORD_BYTES),
-            store_bytes_a_day: (self.windows(MINUTE_S) * measured::STORE_ROW_BYTES + self.sum(MINUTE_S, cell::stored_bytes))
+            store_bytes_a_day: (self.windows(MINUTE_S) * measured::STORE_ROW_BYTES
+                + self.sum(MINUTE_S, cell::stored_bytes))
                 * (DAY_S / MINUTE_S),
         }
     }
@@ -388,4 +418,120 @@ impl<'a> Model<'a> {
 /// The room of a hash table that holds so many: a power of two, at most seven eighths of it full.
 fn buckets(held: f64) -> f64 {
     if held <= 0.0 { 0.0 } else { (held * 8.0 / 7.0).log2().ceil().max(2.0).exp2() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(rate: f64, videos: u32) -> Load {
+        Load {
+            rate,
+            duplicates: 0.05,
+            videos,
+            zipf: 1.1,
+            types: [("view", 80), ("like", 15), ("share", 5)].map(|(name, weight)| (name.to_owned(), weight)).into(),
+            event_bytes: 154.0,
+            history_s: None,
+            catch_up: None,
+        }
+    }
+
+    fn job(kept: Kept) -> Job {
+        Job {
+            processes: 1.0,
+            workers: 2.0,
+            partitions: 4.0,
+            lateness_s: 600.0,
+            remember_s: 600.0,
+            hot_s: 48.0 * HOUR_S,
+            retain_s: 17.0 * MINUTE_S,
+            tick_s: 0.1,
+            coarse_s: 10.0,
+            interval_s: 5.0,
+            functions: Functions::of_all(kept),
+            sink: SinkKind::Store,
+            source: SourceKind::Log,
+        }
+    }
+
+    fn planned(load: &Load, job: &Job) -> Plan {
+        plan(load, job).expect("windows leave memory")
+    }
+
+    /// Real processes on the author's machine, by `scripts/bench-growth`'s way: million events, videos, hours, what is kept, thousand records a
+    /// second, then MiB at the peak and bytes of a whole checkpoint.
+    const POINTS: [(f64, u32, f64, Kept, f64, f64, f64); 6] = [
+        (1.0, 100_000, 1.0, Kept::ALL, 599.0, 512.0, 57_286_184.0),
+        (3.0, 1_000, 1.0, Kept::ALL, 956.0, 540.0, 67_449_280.0),
+        (3.0, 10_000, 1.0, Kept::ALL, 311.0, 788.0, 105_699_992.0),
+        (3.0, 100_000, 1.0, Kept::ALL, 550.0, 1_036.0, 140_646_088.0),
+        (3.0, 100_000, 24.0, Kept::ALL, 157.0, 1_185.0, 214_691_040.0),
+        (3.0, 100_000, 1.0, Kept::NONE, 333.0, 554.0, 33_798_184.0),
+    ];
+
+    #[test]
+    fn what_was_measured_is_what_is_planned() {
+        for (millions, videos, hours, kept, thousands, peak_mib, checkpoint) in POINTS {
+            let seconds = hours * HOUR_S;
+            let (history_s, catch_up) = (Some(seconds), Some(thousands * 1e3));
+            let load = Load { history_s, catch_up, ..load(millions * 1e6 / seconds, videos) };
+            let Plan { memory, disk, .. } = planned(&load, &job(kept));
+            let off = [memory.total_bytes / f64::from(1 << 20) / peak_mib, disk.checkpoint_bytes / checkpoint];
+            assert!(off.iter().all(|off| (off - 1.0).abs() < 0.2), "{millions} M, {videos}, {hours} h: {off:?}");
+        }
+    }
+
+    #[test]
+    fn more_of_anything_takes_no_less() {
+        let (few, small) = (load(1_000.0, 10_000), job(Kept::ALL));
+        let before = planned(&few, &small);
+        let more = [
+            (Load { rate: 2_000.0, ..few.clone() }, small.clone()),
+            (Load { videos: 20_000, ..few.clone() }, small.clone()),
+            (Load { zipf: 0.5, ..few.clone() }, small.clone()),
+            (few.clone(), Job { remember_s: 1_200.0, ..small.clone() }),
+            (few.clone(), Job { hot_s: 96.0 * HOUR_S, ..small.clone() }),
+            (few.clone(), Job { retain_s: HOUR_S, ..small.clone() }),
+            (few.clone(), Job { processes: 2.0, ..small.clone() }),
+            (few.clone(), Job { sink: SinkKind::Cassandra, ..small.clone() }),
+        ];
+        for (load, job) in more {
+            let after = planned(&load, &job);
+            assert!(before.memory.total_bytes < after.memory.total_bytes, "{load:?} {job:?}");
+        }
+        let counts = planned(&few, &job(Kept::NONE));
+        assert_eq!((counts.memory.functions_bytes, counts.cassandra.functions_rows_a_day), (0.0, 0.0));
+        assert!(counts.disk.checkpoint_bytes < before.disk.checkpoint_bytes / 2.0);
+    }
+
+    #[test]
+    fn windows_pile_up_until_they_leave_and_ids_until_they_are_forgotten() {
+        let after = |hours: f64| {
+            let load = Load { history_s: Some(hours * HOUR_S), ..load(1_000.0, 10_000) };
+            planned(&load, &job(Kept::ALL)).holds
+        };
+        assert_eq!(after(24.0).windows * 2.0, after(48.0).windows);
+        assert_eq!(after(48.0).windows, after(480.0).windows);
+        assert_eq!(after(0.1).remembered_ids, 360_000.0);
+        assert_eq!(after(1.0).remembered_ids, after(48.0).remembered_ids);
+        assert_eq!(planned(&load(1_000.0, 10_000), &job(Kept::ALL)).holds.windows, after(48.0).windows);
+    }
+
+    #[test]
+    fn where_windows_never_leave_the_plan_wants_an_end() {
+        let nowhere = Job { sink: SinkKind::None, ..job(Kept::ALL) };
+        assert_eq!(plan(&load(1.0, 1), &nowhere), Err(PlanError::Endless));
+        assert!(plan(&Load { history_s: Some(60.0), ..load(1.0, 1) }, &nowhere).is_ok());
+    }
+
+    #[test]
+    fn a_checkpoint_writes_each_row_that_changed_and_each_that_became_final() {
+        // One series that has events all the time: every 5 s its minute, hour and day, and once a minute the final ones with functions.
+        let one = Load { types: vec![("view".to_owned(), 1)], zipf: 0.0, ..load(1e6, 1) };
+        let writes = planned(&one, &job(Kept::ALL)).cassandra;
+        let a_minute = 12.0 * 3.0 + 1.0 + 1.0;
+        assert!((writes.upserts_a_second * 60.0 - a_minute).abs() < 0.1, "{writes:?}");
+        assert!((writes.minute_rows_a_day - 1_440.0).abs() < 1e-6);
+    }
 }
