@@ -74,7 +74,7 @@ fn what_can_not_be_is_refused_with_a_reason() {
     for (line, environment, says) in [
         ("--rate 0", ("A", ""), "from 0.001 to 1000M a second"),
         ("--rate much", ("A", ""), "such as 500, 0.5 or 20k/s"),
-        ("--rate 1k --zipf -1", ("A", ""), "an exponent is from 0 to 100"),
+        ("--rate 1k --zipf 101", ("A", ""), "an exponent is from 0 to 100"),
         ("--rate 1k --duplicates 2", ("A", ""), "a share is from 0 to 1"),
         ("--rate 1k --catch-up 0", ("A", ""), "from 0.001 to 1000M a second"),
         ("--rate 1k --hot 5m", ("A", ""), "index.hot: \"5m\" is less than time.lateness"),

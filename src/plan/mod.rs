@@ -254,7 +254,8 @@ impl<'a> Model<'a> {
         let Holds { remembered_ids, series, windows_a_minute, windows, updates } = self.holds();
         let job = self.job;
         let is_any = job.functions.any();
-        let process = job.processes * measured::PROCESS_BYTES
+        let linked = if 1.0 < job.processes { measured::LINKED_BYTES } else { 0.0 };
+        let process = job.processes * (measured::PROCESS_BYTES + linked)
             + self.workers * measured::WORKER_BYTES
             + job.partitions * measured::PARTITION_BYTES;
         let map = measured::WINDOW_BYTES + if is_any { measured::SUMMARY_BYTES } else { 0.0 };
