@@ -50,9 +50,9 @@ pub const STEP_RECORDS: f64 = 65_536.0;
 pub const ENCODED: f64 = 1.2;
 /// A row on its way to the sink: growth.
 pub const ROW_BYTES: f64 = 140.0;
-/// What the store keeps in memory of rows that were written, by their bytes, and at most: growth, and a job of 2,000 events a second with and
-/// without a store.
-pub const STORE_HELD: f64 = 2.0;
+/// What the store has of a row in memory until it is in a file, beside the row's bytes, and of all at most: growth, and jobs of 2,000 events a
+/// second with and without a store.
+pub const STORE_HELD_BYTES: f64 = 160.0;
 pub const STORE_BYTES_MAX: f64 = 160.0 * MIB;
 /// What merging parts takes, by the bytes that are merged: docs/growth.md, "How it was made".
 pub const MERGED: f64 = 3.0;

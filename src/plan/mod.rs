@@ -334,8 +334,9 @@ impl<'a> Model<'a> {
         if self.job.sink != SinkKind::Store {
             return 0.0;
         }
-        let row = measured::STORE_ROW_BYTES + self.sum(MINUTE_S, cell::stored_bytes) / self.windows(MINUTE_S);
-        (self.changed_windows() * self.checkpoints() * row * measured::STORE_HELD).min(measured::STORE_BYTES_MAX)
+        let functions = self.sum(MINUTE_S, cell::stored_bytes) / self.windows(MINUTE_S);
+        let row = measured::STORE_ROW_BYTES + functions + measured::STORE_HELD_BYTES;
+        (self.changed_windows() * self.checkpoints() * row).min(measured::STORE_BYTES_MAX)
     }
 
     /// What changed is encoded and made into rows while its process goes on.
