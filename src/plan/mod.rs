@@ -513,6 +513,7 @@ mod tests {
             let load = Load { history_s: Some(hours * HOUR_S), ..load(1_000.0, 10_000) };
             planned(&load, &job(Kept::ALL)).holds
         };
+        assert_eq!(after(48.0).windows, after(48.0).windows_a_minute * 48.0 * 60.0);
         assert_eq!(after(24.0).windows * 2.0, after(48.0).windows);
         assert_eq!(after(48.0).windows, after(480.0).windows);
         assert_eq!(after(0.1).remembered_ids, 360_000.0);
