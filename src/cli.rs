@@ -19,6 +19,7 @@ use dataflows::{
 
 use crate::{
     config::{Overrides, parse_duration_ms},
+    plan::args::PlanArgs,
     produce::args::{ProduceArgs, To},
 };
 
@@ -84,6 +85,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Count the log anew up to a checkpoint and compare with what is served; exit 1 where that differs
     Audit(AuditArgs),
+    /// Say what memory, disk and Cassandra a load will take, before there is one
+    Plan(PlanArgs),
     /// Look at the stored checkpoints
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
@@ -126,6 +129,7 @@ impl Command {
                 listen: args.listen.clone(),
                 ..Overrides::default()
             },
+            Command::Plan(args) => args.overrides(),
             Command::Checkpoint(CheckpointCommand::List { data_dir })
             | Command::Checkpoint(CheckpointCommand::Show { data_dir, .. })
             | Command::Checkpoint(CheckpointCommand::Verify { data_dir, .. })
@@ -668,6 +672,7 @@ mod tests {
             "replay --from log:d --out store:s",
             #[cfg(all(feature = "kafka", feature = "cassandra"))]
             "replay --from kafka:t --out cassandra:k",
+            "plan --rate 20k/s --videos 1M --lateness 1h --functions count --json",
             "checkpoint list",
             "checkpoint show 7 --data-dir d",
             "checkpoint verify",
@@ -700,6 +705,11 @@ mod tests {
             ("query v --url https://h", "https is not in this build"),
             ("query v --url h:7070", "begins with http://"),
             ("query v --start yesterday", "epoch milliseconds or RFC 3339"),
+            ("plan", "--rate"),
+            ("plan --rate 0", "from 0.001 to 1000M a second"),
+            ("plan --rate 1 --videos 0", "from 1 to 4 billion videos"),
+            ("plan --rate 1 --history 0s", "more than nothing"),
+            ("plan --rate 1 --event-bytes 0", "0 is not in"),
             ("cluster", "--processes"),
             ("cluster --processes 0", "0 is not in 1..=256"),
             ("run --on-gap=skip", "possible values: stop, mark"),

@@ -25,6 +25,7 @@ mod exit;
 mod http;
 mod live;
 mod logging;
+mod plan;
 mod produce;
 mod progress;
 mod recount;
@@ -57,6 +58,7 @@ fn dispatch(cli: &Cli) -> Result<(), Failure> {
         Command::Query(args) => commands::query::run(args),
         Command::Replay(args) => commands::replay::run(settings()?, args),
         Command::Audit(args) => commands::audit::run(settings()?, args),
+        Command::Plan(args) => commands::plan::run(&settings()?, args),
         Command::Checkpoint(command) => commands::checkpoint::run(settings()?, command),
         Command::DeadLetters(command) => commands::dead_letters::run(settings()?, command),
         Command::Dimensions(DimensionsCommand::Load { file, give_up_after, server }) => {

@@ -26,7 +26,7 @@ mod tests {
     fn every_shell_gets_every_command() {
         for shell in Shell::value_variants() {
             let script = script(*shell);
-            for word in ["dead-letters", "from-start", "granularity"] {
+            for word in ["dead-letters", "from-start", "granularity", "catch-up"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
         }

@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod completions;
 pub mod config;
 pub mod dead_letters;
+pub mod plan;
 pub mod query;
 pub mod replay;
 pub mod run;

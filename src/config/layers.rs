@@ -150,17 +150,23 @@ fn embedded_table() -> Table {
 }
 
 fn flags(overrides: &Overrides) -> impl Iterator<Item = (&'static str, &'static str, Value)> {
-    let workers = overrides.workers.map(|workers| Value::from(i64::from(workers)));
+    let number = |number: Option<u32>| number.map(|number| Value::from(i64::from(number)));
+    let text = |text: &Option<String>| text.clone().map(Value::from);
+    let list = |text: &str| Value::from(text.split(',').filter(|name| !name.is_empty()).collect::<Vec<_>>());
     let data_dir = overrides.data_dir.as_ref().map(|dir| Value::from(dir.to_string_lossy().into_owned()));
-    let listen = overrides.listen.clone().map(Value::from);
-    let on_gap = overrides.on_gap.clone().map(Value::from);
     let skip_batches = Some(&overrides.skip_batches).filter(|batches| !batches.is_empty()).cloned().map(Value::from);
     [
-        ("--workers", "workers", workers),
+        ("--workers", "workers", number(overrides.workers)),
         ("--data-dir", "data_dir", data_dir),
-        ("--listen", "http.listen", listen),
-        ("--on-gap", "kafka.on_gap", on_gap),
+        ("--listen", "http.listen", text(&overrides.listen)),
+        ("--on-gap", "kafka.on_gap", text(&overrides.on_gap)),
         ("--skip-batch", "kafka.skip_batches", skip_batches),
+        ("--partitions", "source.partitions", number(overrides.partitions)),
+        ("--lateness", "time.lateness", text(&overrides.lateness)),
+        ("--hot", "index.hot", text(&overrides.hot)),
+        ("--as-of", "index.as_of", text(&overrides.as_of)),
+        ("--interval", "checkpoint.interval", text(&overrides.interval)),
+        ("--functions", "functions.default", overrides.functions.as_deref().map(list)),
     ]
     .into_iter()
     .filter_map(|(flag, key, value)| Some((flag, key, value?)))

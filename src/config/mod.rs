@@ -39,6 +39,18 @@ pub struct Overrides {
     pub on_gap: Option<String>,
     /// `kafka.skip_batches`, by `--skip-batch`; empty where it was not given.
     pub skip_batches: Vec<String>,
+    /// `source.partitions`, by `--partitions`.
+    pub partitions: Option<u32>,
+    /// `time.lateness`, by `--lateness`.
+    pub lateness: Option<String>,
+    /// `index.hot`, by `--hot`.
+    pub hot: Option<String>,
+    /// `index.as_of`, by `--as-of`.
+    pub as_of: Option<String>,
+    /// `checkpoint.interval`, by `--interval`.
+    pub interval: Option<String>,
+    /// `functions.default`, by `--functions`: names separated by commas.
+    pub functions: Option<String>,
 }
 
 /// The effective configuration of this process, with the faults of its shape kept inside.

@@ -170,14 +170,14 @@ fn parse_count(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "a count is a whole number such as 5000, 10_000_000 or 10M".to_owned())
 }
 
-fn parse_videos(text: &str) -> Result<u32, String> {
+pub fn parse_videos(text: &str) -> Result<u32, String> {
     match u32::try_from(parse_count(text)?) {
         Ok(videos) if 0 < videos => Ok(videos),
         _ => Err("there are from 1 to 4 billion videos".to_owned()),
     }
 }
 
-fn parse_rate(text: &str) -> Result<f64, String> {
+pub fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     let rate = match parse_count(number) {
         Ok(rate) => rate as f64,
@@ -187,14 +187,14 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     if (0.001..=1e9).contains(&rate) { Ok(rate) } else { Err("a rate is from 0.001 to 1000M a second".to_owned()) }
 }
 
-fn parse_share(text: &str) -> Result<f64, String> {
+pub fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("a share is from 0 to 1".to_owned()),
     }
 }
 
-fn parse_exponent(text: &str) -> Result<f64, String> {
+pub fn parse_exponent(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(exponent) if (0.0..=100.0).contains(&exponent) => Ok(exponent),
         _ => Err("an exponent is from 0 to 100".to_owned()),
