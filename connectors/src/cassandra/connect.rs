@@ -87,15 +87,22 @@ impl Access {
     /// Only nodes of this data centre are ever asked, so a wrong name means that nobody is.
     fn check_datacenter(&self, session: &Session) -> Result<(), CassandraError> {
         let state = session.get_cluster_state();
-        let mut datacenters: Vec<&str> =
-            state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
-        datacenters.sort_unstable();
-        datacenters.dedup();
-        if datacenters.contains(&self.settings.local_datacenter.as_str()) {
-            return Ok(());
+        let datacenters = state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
+        has_datacenter(&self.settings.local_datacenter, datacenters)
+    }
+}
+
+/// Whether one of the nodes' data centres is the local one. Where no node says its own, the cluster has not told of them yet.
+fn has_datacenter(local: &str, mut datacenters: Vec<&str>) -> Result<(), CassandraError> {
+    datacenters.sort_unstable();
+    datacenters.dedup();
+    match datacenters[..] {
+        [] => Err(unanswered("no node says which data centre it is in".into())),
+        _ if datacenters.contains(&local) => Ok(()),
+        _ => {
+            let what = format!("no node is in {local:?}, but in {datacenters:?}");
+            Err(CassandraError::Settings { key: "local_datacenter", what })
         }
-        let what = format!("no node is in {:?}, but in {datacenters:?}", self.settings.local_datacenter);
-        Err(CassandraError::Settings { key: "local_datacenter", what })
     }
 }
 
@@ -170,5 +177,18 @@ impl Patience {
             },
             error => error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_a_cluster_that_has_not_told_of_its_nodes_yet_is_asked_again() {
+        // It was taken for a wrong name, which ends the start.
+        assert!(matches!(has_datacenter("dc1", vec![]), Err(CassandraError::Unanswered { .. })));
+        assert!(matches!(has_datacenter("dc1", vec!["dc2", "dc2"]), Err(CassandraError::Settings { .. })));
+        assert!(has_datacenter("dc1", vec!["dc2", "dc1"]).is_ok());
     }
 }
