@@ -14,10 +14,12 @@ use std::{
 use live_support::{
     Run, SOON, Server,
     client::{Client, event, video_of_each},
-    now_ms,
+    now_ms, resident_kib,
     traffic::PARTITIONS,
     wait_for,
 };
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use server_support::{
     Place,
     feed::{Feed, Lines, count},
@@ -40,6 +42,16 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
 /// So many windows may wait in each process, at 64 bytes each.
 const BUFFER: (&str, u64) = ("64KiB", 1024);
+
+/// Long records behind a full buffer, in each partition, and the bytes of each.
+const PADDED: u64 = 5_000;
+const PAD: u64 = 8_000;
+
+/// What four readers may hold, at 16 MiB and a fetch of 4 MiB each, and some more.
+const HELD_KIB_MAX: u64 = 4 * (16 + 4 + 4) << 10;
+
+/// All events of a partition.
+const END: u64 = 6_000 + PADDED + 100;
 
 #[test]
 fn while_the_broker_is_away_queries_are_answered_and_events_refused_and_it_goes_on_by_itself() {
@@ -141,6 +153,16 @@ fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_it_stops_in_ti
     assert!(read < 400 + 2 * BUFFER.1, "no more than the buffer and what was under way");
     // What is asked of Cassandra in vain is a claim or rows.
     wait_for_bottleneck(&server, &["reading is paused"]);
+    // What the readers hold is bounded, however much waits behind it.
+    let before = resident_kib(server.pid());
+    feed(&padded(6_000..6_000 + PADDED));
+    let more = resident_kib(server.pid()).saturating_sub(before);
+    println!(
+        "{} MiB more of resident memory with {} MiB more to read",
+        more >> 10,
+        PADDED * 4 * PAD.div_ceil(1 << 10) >> 10
+    );
+    assert!(more < HELD_KIB_MAX, "{more} KiB more");
     let videos = video_of_each(PARTITIONS);
     for video in &videos {
         let total = server.client.stats(video, "granularity=all").expect(200)["total"].as_u64().unwrap();
@@ -149,13 +171,13 @@ fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_it_stops_in_ti
 
     cassandra.restart();
     let back = Instant::now();
-    server.client.wait_until_visible(&[6_000; PARTITIONS as usize], RETURNED_WITHIN);
+    server.client.wait_until_visible(&[6_000 + PADDED; PARTITIONS as usize], RETURNED_WITHIN);
     wait_for("it is ready", SOON, || server.client.is_ready().then_some(()));
     println!("all is read {:?} after its return", back.elapsed());
 
     cassandra.stop_signal();
-    feed(&windows(6_000..6_100));
-    server.client.wait_until_visible(&[6_100; PARTITIONS as usize], SOON);
+    feed(&windows(END - 100..END));
+    server.client.wait_until_visible(&[END; PARTITIONS as usize], SOON);
     // A frozen one says nothing, so nothing fails for a while.
     wait_for_bottleneck(&server, &["sink: ", "rows wait for Cassandra since"]);
     wait_for("a word in the log", SOON, || {
@@ -168,7 +190,7 @@ fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_it_stops_in_ti
     cassandra.continue_signal();
 
     let server = run.start();
-    server.client.wait_until_visible(&[6_100; PARTITIONS as usize], SOON);
+    server.client.wait_until_visible(&[END; PARTITIONS as usize], SOON);
     let truth = KafkaTruth::of(&place);
     truth.assert_served(&server);
     server.stop();
@@ -185,9 +207,20 @@ fn wait_for_bottleneck(server: &Server, words: &[&str]) {
     });
 }
 
+/// As [`windows`], each with so many bytes that no codec makes much smaller.
+fn padded(numbers: std::ops::Range<u64>) -> Lines {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut pad = || (0..PAD).map(|_| random.random_range(b'a'..=b'z') as char).collect::<String>();
+    let mut longer = |line: Vec<u8>| {
+        let text = String::from_utf8(line).unwrap();
+        format!("{},\"pad\":\"{}\"}}", text.strip_suffix('}').unwrap(), pad()).into_bytes()
+    };
+    windows(numbers).into_iter().map(|lines| lines.into_iter().map(&mut longer).collect()).collect()
+}
+
 /// Each event in a window of its own.
 fn windows(numbers: std::ops::Range<u64>) -> Lines {
-    let start = now_ms() - 7_000 * 60_000;
+    let start = now_ms() - (END + 1_000) * 60_000;
     let of = |video: &String| {
         let at = |number: u64| event(&format!("e{number}"), video, "view", start + number * 60_000);
         numbers.clone().map(|number| at(number).into_bytes()).collect()

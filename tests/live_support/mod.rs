@@ -224,6 +224,13 @@ pub fn tidemark_within(args: &[&str], env: &[(String, String)], within: Duration
     Process::spawn(&words, env).end(within)
 }
 
+/// What a process has in memory, KiB; 0 where there is none.
+pub fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
 /// How a process ended.
 #[derive(Clone, Debug)]
 pub struct Ended {

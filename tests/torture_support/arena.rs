@@ -21,7 +21,7 @@ use crate::{
         Ended, Run, Server,
         client::Client,
         cluster::{is_alive, signal},
-        free_ports,
+        free_ports, resident_kib,
     },
     server_support::{Place, feed::Feed, outside},
 };
@@ -377,12 +377,8 @@ impl Arena {
     /// What all processes have in memory.
     fn memory_mib(&mut self) -> u64 {
         let pids = self.server().pids();
-        let of = |pid: Pid| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-            line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
-        };
-        let mib = pids.into_iter().map(of).sum::<u64>() / 1024;
+        let kib = |pid: Pid| resident_kib(pid.as_raw_nonzero().get().unsigned_abs());
+        let mib = pids.into_iter().map(kib).sum::<u64>() / 1024;
         self.seen.memory_mib_max = self.seen.memory_mib_max.max(mib);
         mib
     }
