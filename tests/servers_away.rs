@@ -48,7 +48,7 @@ const PADDED: u64 = 5_000;
 const PAD: u64 = 8_000;
 
 /// What four readers may hold, at 16 MiB and a fetch of 4 MiB each, and some more.
-const HELD_KIB_MAX: u64 = 4 * (16 + 4 + 4) << 10;
+const HELD_KIB_MAX: u64 = (4 * (16 + 4 + 4)) << 10;
 
 /// All events of a partition.
 const END: u64 = 6_000 + PADDED + 100;
@@ -157,11 +157,7 @@ fn while_cassandra_is_away_it_counts_until_the_buffer_is_full_and_it_stops_in_ti
     let before = resident_kib(server.pid());
     feed(&padded(6_000..6_000 + PADDED));
     let more = resident_kib(server.pid()).saturating_sub(before);
-    println!(
-        "{} MiB more of resident memory with {} MiB more to read",
-        more >> 10,
-        PADDED * 4 * PAD.div_ceil(1 << 10) >> 10
-    );
+    println!("{} MiB more of resident memory with {} MiB more to read", more >> 10, (PADDED * 4 * PAD) >> 20);
     assert!(more < HELD_KIB_MAX, "{more} KiB more");
     let videos = video_of_each(PARTITIONS);
     for video in &videos {
