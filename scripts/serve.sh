@@ -46,8 +46,8 @@ serve() {
     settle
 }
 
-# count_all RECORDS: until so many are read.
-count_all() { until (($(number read || echo 0) >= $1)); do sleep 0.1; done; }
+# count_all RECORDS [PAUSE]: until so many are read, looking again after so many seconds.
+count_all() { until (($(number read || echo 0) >= $1)); do sleep "${2:-0.1}"; done; }
 
 # settle: until a checkpoint that was begun after this has been made, or there is nothing new for one.
 settle() {

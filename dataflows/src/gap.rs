@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::EventTime;
+use crate::time::{EventTime, MINUTE_MS, floor_to};
 
 /// A hole in a partition that was passed over, as told.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,9 +27,9 @@ impl Gap {
         self.first - self.wanted
     }
 
-    /// Whether windows from `start` to before `end` may lack events.
-    pub fn touches(&self, start: EventTime, end: EventTime) -> bool {
-        self.from < end && self.until.is_none_or(|until| start <= until)
+    /// The windows of a minute that may lack events: where the first one begins, and where the last one ends, if it is known.
+    pub fn windows(&self) -> (EventTime, Option<EventTime>) {
+        (floor_to(self.from, MINUTE_MS), self.until.map(|until| floor_to(until, MINUTE_MS) + MINUTE_MS))
     }
 }
 
@@ -49,7 +49,10 @@ mod tests {
     fn a_hole_touches_the_windows_between_its_bounds_and_every_later_one_while_it_is_open() {
         let gap = Gap { wanted: 5, first: 9, from: 120_000, until: Some(240_000) };
         assert_eq!(gap.lost(), 4);
-        let touched = |gap: Gap| (0..6).filter(|n| gap.touches(n * 60_000, (n + 1) * 60_000)).collect::<Vec<_>>();
+        let touched = |gap: Gap| {
+            let (start, end) = gap.windows();
+            (0..6).filter(|n| (start..end.unwrap_or(u64::MAX)).contains(&(n * 60_000))).collect::<Vec<_>>()
+        };
         assert_eq!(touched(gap), [2, 3, 4]);
         assert_eq!(touched(Gap { from: 119_999, until: Some(239_999), ..gap }), [1, 2, 3]);
         assert_eq!(touched(Gap { until: None, ..gap }), [2, 3, 4, 5]);

@@ -65,7 +65,7 @@ pub struct Lane<D> {
     incarnation: u32,
     open: Vec<Parcel>,
     account: Account,
-    /// The hole that the next record is behind.
+    /// The hole that the next record is behind, or the end of it: what it continues is noted already.
     hole: Option<Gap>,
     keeps_tail: bool,
     rulings: Rulings,
@@ -406,7 +406,7 @@ impl<D: Decode> Lane<D> {
         let hole = Gap { wanted: passed.wanted, first: passed.first, from, until: None };
         self.account.next_offset = passed.first;
         gap::note(&mut self.account.gaps, hole);
-        self.hole = Some(self.hole.map_or(hole, |open| Gap { first: hole.first, ..open }));
+        self.hole = Some(hole);
     }
 
     /// Whether the next record is behind a hole, and has to bound it.

@@ -2,11 +2,7 @@
 
 use std::ops::Range;
 
-use dataflows::{
-    announce::Announcement,
-    gap::Gap,
-    time::{EventTime, MINUTE_MS, floor_to},
-};
+use dataflows::{announce::Announcement, gap::Gap, time::EventTime};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -34,9 +30,9 @@ pub fn within(latest: Option<&Announcement>, range: Range<EventTime>) -> Vec<Inc
 }
 
 fn clipped(gap: &Gap, range: &Range<EventTime>) -> Option<Incomplete> {
-    let minute = |time| floor_to(time, MINUTE_MS);
-    let start = minute(gap.from).max(range.start);
-    let end = gap.until.map_or(range.end, |until| (minute(until) + MINUTE_MS).min(range.end));
+    let (start, end) = gap.windows();
+    let start = start.max(range.start);
+    let end = end.unwrap_or(range.end).min(range.end);
     (start < end).then_some(Incomplete { start, end })
 }
 

@@ -6,7 +6,7 @@
 
 mod facts;
 mod lead;
-mod merge;
+pub mod merge;
 mod patience;
 
 use std::{

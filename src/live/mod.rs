@@ -17,7 +17,7 @@ mod hot;
 mod input;
 #[cfg(feature = "kafka")]
 mod kafka;
-mod keeper;
+pub mod keeper;
 pub mod lock;
 mod open;
 mod plan;

@@ -43,9 +43,6 @@ pub const ROLLED_BYTES: f64 = 48.0;
 /// For so long events of one minute travel, s: the minute and the disorder of `tidemark produce`.
 pub const WINDOW_TRAVELS_S: f64 = 80.0;
 
-/// No partition travels with more at one time (`dataflows/src/lane.rs`).
-pub const STEP_RECORDS: f64 = 65_536.0;
-
 /// What a checkpoint takes while it is encoded and written, by the bytes that it writes: growth.
 pub const ENCODED: f64 = 1.2;
 /// A row on its way to the sink: growth.

@@ -10,7 +10,10 @@ mod load;
 mod measured;
 mod parts;
 
-use dataflows::functions::{Functions, Kept};
+use dataflows::{
+    functions::{Functions, Kept},
+    lane::STEP_RECORDS,
+};
 use serde::Serialize;
 
 use self::load::{Popularity, any};
@@ -195,7 +198,7 @@ impl<'a> Model<'a> {
         let (step_s, between_s) = match load.catch_up {
             None => (job.tick_s, job.interval_s),
             Some(read) => {
-                let crowded_s = measured::STEP_RECORDS * job.partitions / records;
+                let crowded_s = STEP_RECORDS as f64 * job.partitions / records;
                 (crowded_s.clamp(job.tick_s, job.coarse_s), job.interval_s * read / records)
             }
         };

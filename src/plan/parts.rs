@@ -4,23 +4,21 @@
 //! Until the checkpoints of the next chain are kept, the last one of the chain before stays. So just after a merge there are two whole
 //! chains and the beginning of a third.
 
-/// Fewer parts than these are not merged, and so many always are.
-pub const PARTS_MIN: f64 = 16.0;
-const PARTS_MAX: f64 = 256.0;
+use crate::live::keeper::merge::{PARTS_MAX, PARTS_MIN};
 
 /// Bytes of all parts, where a whole state has `whole`, and each of so many checkpoints adds `adds` in a part of each worker.
 pub fn most(whole: f64, adds: f64, workers: f64, checkpoints: f64) -> f64 {
     if !merges(workers, checkpoints) {
         return adds * checkpoints;
     }
-    let behind = whole.clamp(adds * PARTS_MIN / workers, adds * PARTS_MAX / workers);
+    let behind = whole.clamp(adds * PARTS_MIN as f64 / workers, adds * PARTS_MAX as f64 / workers);
     let chain = whole + behind;
     (2.0 * chain + whole + adds).min(whole + adds * checkpoints)
 }
 
 /// Whether so many checkpoints leave parts enough for a merge.
 pub fn merges(workers: f64, checkpoints: f64) -> bool {
-    PARTS_MIN <= workers * checkpoints
+    PARTS_MIN as f64 <= workers * checkpoints
 }
 
 #[cfg(test)]

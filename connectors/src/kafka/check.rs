@@ -1,8 +1,8 @@
 //! Is the log still the one that was read?
 //!
 //! Three things are asked, and the first that is amiss ends it: does the log still hold the next offset (or may what it has
-//! lost be passed over), does it reach as far, and is the last record that was read (its tail) still the same one. A tail that is gone by retention or compaction
-//! proves nothing: there the topic's id decides, which the caller compares.
+//! lost be passed over), does it reach as far, and is the last record that was read (its tail) still the same one. A tail
+//! that is gone by retention or compaction proves nothing: there the topic's id decides, which the caller compares.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, types::RDKafkaErro
 
 use super::{
     error::Fault,
-    native::{PartitionQueue, Place},
+    native::{Message, PartitionQueue, Place},
     topic::Shared,
 };
 
-/// How long the tail may take to come. A new consumer takes half a second.
-const TAIL_LIMIT: Duration = Duration::from_secs(15);
+/// How long what is at an offset may take to come. A new consumer takes half a second.
+const LOOK_LIMIT: Duration = Duration::from_secs(15);
 
 /// A topic must be gone for this long: a broker that starts knows none for a moment.
 const GONE_FOR: Duration = Duration::from_secs(3);
@@ -119,29 +119,42 @@ enum Found {
     Nothing,
 }
 
-/// Fetches one record with a consumer of its own.
+/// Fetches one record.
 fn fetch_tail(shared: &Shared, partition: PartitionId, offset: u64) -> Result<Found, Fault> {
+    look_at(shared, partition, offset, |message| match (message.event(), message.offset()) {
+        (None, Some(found)) if found == offset => {
+            let append_time = message.append_time();
+            let record = Record { offset, append_time, key: None, headers: None, payload: message.payload() };
+            Ok(Some(Found::Record(Tail::of(&record))))
+        }
+        (None, Some(found)) if offset < found => Ok(Some(Found::Behind)),
+        (None, _) => Ok(None),
+        (Some(event), _) if event.is(RDKafkaErrorCode::PartitionEOF) => Ok(Some(Found::Nothing)),
+        (Some(event), _) if event.is_transient() => Ok(None),
+        (Some(event), _) => Err(event),
+    })
+}
+
+/// Reads from an offset on with a consumer of its own, until a message says what is wanted.
+pub fn look_at<T>(
+    shared: &Shared,
+    partition: PartitionId,
+    offset: u64,
+    mut says: impl FnMut(&Message<'_>) -> Result<Option<T>, Fault>,
+) -> Result<T, Fault> {
     let mut queue = open_queue(shared, partition, offset)?;
     let start = Instant::now();
-    while start.elapsed() < TAIL_LIMIT {
+    while start.elapsed() < LOOK_LIMIT {
         queue.fill();
         while let Some(message) = queue.take() {
-            match (message.event(), message.offset()) {
-                (None, Some(found)) if found == offset => {
-                    let append_time = message.append_time();
-                    let record = Record { offset, append_time, key: None, headers: None, payload: message.payload() };
-                    return Ok(Found::Record(Tail::of(&record)));
-                }
-                (None, Some(found)) if offset < found => return Ok(Found::Behind),
-                (None, _) => {}
-                (Some(event), _) if event.is(RDKafkaErrorCode::PartitionEOF) => return Ok(Found::Nothing),
-                (Some(event), _) if event.is_transient() => {}
-                (Some(event), _) => return Err(event),
+            if let Some(said) = says(&message)? {
+                return Ok(said);
             }
         }
         queue.consumer().poll(Duration::from_millis(5));
     }
-    Err(Fault::new(RDKafkaErrorCode::OperationTimedOut, "the last record that was read did not come again"))
+    let what = format!("nothing came from offset {offset} of partition {} on", partition.0);
+    Err(Fault::new(RDKafkaErrorCode::OperationTimedOut, what))
 }
 
 /// A consumer of one partition, from an offset on.

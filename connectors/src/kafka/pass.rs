@@ -4,20 +4,15 @@
 //! what it can't take in: so an offset is inside as long as a fetch from there fails at the same base. The end is found by
 //! steps that double and, from the first offset outside on, halve.
 
-use std::time::{Duration, Instant};
-
 use dataflows::port::PartitionId;
+use rdkafka::types::RDKafkaErrorCode;
 
 use super::{
-    check::open_queue,
+    check::look_at,
     error::{CORRUPT, Fault, is_any},
     native::Place,
     topic::Shared,
 };
-use rdkafka::types::RDKafkaErrorCode;
-
-/// How long one fetch may take.
-const FETCH_LIMIT: Duration = Duration::from_secs(15);
 
 /// The offset behind the batch that begins at `base`.
 pub fn batch_end(
@@ -43,22 +38,13 @@ pub fn batch_end(
     Ok(outside)
 }
 
-/// Whether a fetch from an offset fails at `base`.
+/// Whether a fetch from an offset fails at `base`. With a consumer each: one that was assigned twice in a row was seen to get
+/// nothing at all.
 fn is_inside(shared: &Shared, partition: PartitionId, at: u64, base: u64) -> Result<bool, Fault> {
-    // A consumer each: one that was assigned twice in a row was seen to get nothing at all.
-    let mut queue = open_queue(shared, partition, at)?;
-    let start = Instant::now();
-    while start.elapsed() < FETCH_LIMIT {
-        queue.fill();
-        while let Some(message) = queue.take() {
-            match (message.event(), message.offset()) {
-                (Some(event), offset) if is_any(event.code, &CORRUPT) => return Ok(offset == Some(base)),
-                (Some(event), _) if event.is_transient() => {}
-                // A record, the end, or whatever else is wrong behind it.
-                _ => return Ok(false),
-            }
-        }
-        queue.consumer().poll(Duration::from_millis(5));
-    }
-    Err(Fault::new(RDKafkaErrorCode::OperationTimedOut, "what is behind a batch that can't be read did not come"))
+    look_at(shared, partition, at, |message| match message.event() {
+        Some(event) if is_any(event.code, &CORRUPT) => Ok(Some(message.offset() == Some(base))),
+        Some(event) if event.is_transient() => Ok(None),
+        // A record, the end, or whatever else is wrong behind it.
+        _ => Ok(Some(false)),
+    })
 }

@@ -19,10 +19,10 @@ use dataflows::{
 use crate::exit::Failure;
 
 /// So many parts are merged, however small the newer ones are: a start opens each.
-const PARTS_MAX: usize = 256;
+pub const PARTS_MAX: usize = 256;
 
 /// Fewer are not, however large the newer ones are.
-const PARTS_MIN: usize = 16;
+pub const PARTS_MIN: usize = 16;
 
 /// Opens the checkpoint store once more.
 pub type OpenStore = Box<dyn Fn() -> Result<Box<dyn CheckpointStore>, Failure> + Send>;
