@@ -3,6 +3,7 @@
 use dataflows::{
     checkpoint::part::{GroupState, PartState},
     dedup::RememberedId,
+    pages::Pages,
     identity::KEY_GROUPS,
     series::SeriesNo,
     time::Minute,
@@ -51,8 +52,8 @@ fn part() -> PartState {
     let mut dice = inputs::dice(6);
     let mut group = |number| {
         let ids = inputs::ids(&mut dice, IDS, FIRST).into_iter();
-        let ids: Vec<RememberedId> = ids.map(|(_, known)| known).collect();
-        let names = (0..NAMES).map(|name| (format!("v{:07}", number * NAMES + name), "view".to_owned())).collect();
+        let ids: Pages<RememberedId> = ids.map(|(_, known)| known).collect();
+        let names = (0..NAMES).map(|name| (format!("v{:07}", number * NAMES + name).into(), "view".into())).collect();
         let windows =
             (0..NAMES).flat_map(|name| (0..MINUTES).map(move |minute| (SeriesNo(name), Minute(FIRST.0 + minute))));
         let cell = |(series, minute)| CellState { series, minute, count: EVENTS, unwritten: dice.random() };

@@ -36,8 +36,8 @@ fn what_former_builds_have_written_is_read() {
         let mut counts = Counts::new();
         for group in groups {
             for cell in &group.cells {
-                let (video, kind) = group.names[cell.series.0 as usize].clone();
-                assert_eq!(counts.insert((video, kind, cell.minute), cell.count), None, "{name}");
+                let (video, kind) = &group.names[cell.series.0 as usize];
+                assert_eq!(counts.insert((video.to_string(), kind.to_string(), cell.minute), cell.count), None, "{name}");
             }
         }
         assert_eq!(counts, expected(), "{name}");

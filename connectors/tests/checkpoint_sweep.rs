@@ -97,7 +97,7 @@ fn large() -> Checkpoint {
         // Groups of its own, so that their cells add up.
         let group = &mut part.groups[worker];
         for series in 0..SERIES {
-            group.names.push((format!("video-{worker}-{series}"), "view".to_owned()));
+            group.names.push((format!("video-{worker}-{series}").into(), "view".into()));
             for minute in 0..4 {
                 let count = 1 + dice.below(1_000);
                 counted += count;

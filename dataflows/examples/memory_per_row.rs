@@ -99,13 +99,13 @@ fn main() {
     let cells: u32 = env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(2_000_000);
     let per_cell = |bytes: usize| bytes as f64 / f64::from(cells);
     let before = ALLOCATOR.allocated();
-    let mut counts = Counts::default();
+    let mut counts = Counts::new(true);
     for number in 0..cells {
         let (series, minute) = cell(number);
         counts.add(series, minute);
     }
     counts.take_unsent().for_each(drop);
-    drop(counts.take_changed(true));
+    counts.take_changed(true, drop);
     println!("state, counts: {:.1} bytes a window", per_cell(ALLOCATOR.allocated() - before));
     drop(counts);
     println!(

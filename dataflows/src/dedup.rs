@@ -10,6 +10,7 @@
 use crate::{
     identity::{EventKey, KEY_GROUPS, KeyGroup},
     ids::Ids,
+    pages::Pages,
     rules::Rules,
     time::{EventTime, MINUTE_MS, Minute},
 };
@@ -61,7 +62,7 @@ pub struct Remembered {
 /// What a group remembers since it was last asked.
 enum Changes {
     /// These, the later of two with one identity being in force.
-    Some(Vec<RememberedId>),
+    Some(Pages<RememberedId>),
     /// So many that all of the group is no more.
     All,
 }
@@ -80,7 +81,7 @@ impl Changes {
 impl Remembered {
     /// Remembers nothing yet. `notes_changes` where checkpoints will ask for them.
     pub fn new(notes_changes: bool) -> Self {
-        let none = || (0..KEY_GROUPS).map(|_| Changes::Some(Vec::new())).collect();
+        let none = || (0..KEY_GROUPS).map(|_| Changes::Some(Pages::default())).collect();
         Self { groups: vec![Ids::default(); KEY_GROUPS], changes: notes_changes.then(none), forgotten: Minute(0) }
     }
 
@@ -128,20 +129,20 @@ impl Remembered {
     }
 
     /// Takes what a group remembers since the last call, or more: the later of two with one identity is in force.
-    pub fn take_changes(&mut self, group: KeyGroup) -> Vec<RememberedId> {
+    pub fn take_changes(&mut self, group: KeyGroup) -> Pages<RememberedId> {
         let place = usize::from(group.0);
-        let Some(changes) = &mut self.changes else { return Vec::new() };
-        match std::mem::replace(&mut changes[place], Changes::Some(Vec::new())) {
+        let Some(changes) = &mut self.changes else { return Pages::default() };
+        match std::mem::replace(&mut changes[place], Changes::Some(Pages::default())) {
             Changes::Some(ids) => ids,
             Changes::All => self.group(group).collect(),
         }
     }
 
     /// Puts back what checkpoints remembered: the later of two with one identity is in force.
-    pub fn restore(&mut self, group: KeyGroup, ids: impl ExactSizeIterator<Item = RememberedId>) {
+    pub fn restore(&mut self, group: KeyGroup, ids: &Pages<RememberedId>) {
         let table = &mut self.groups[usize::from(group.0)];
         table.reserve(ids.len());
-        for known in ids {
+        for known in ids.iter() {
             match table.find(known.id) {
                 Ok(at) => table.set_minute(at, known.minute),
                 Err(at) => table.insert(at, known.id, known.minute, self.forgotten),
@@ -209,19 +210,15 @@ mod tests {
         ids.judge(G, [1, 1], Minute(20), Minute(3), false);
         assert_eq!(taken(&mut ids), [(1, 20)]);
         let mut back = Remembered::new(false);
-        back.restore(
-            G,
-            [(1, 2), (2, 3), (1, 20)]
-                .map(|(id, minute)| RememberedId { id: [id, 1], minute: Minute(minute) })
-                .into_iter(),
-        );
+        let ids = [(1, 2), (2, 3), (1, 20)];
+        back.restore(G, &ids.map(|(id, minute)| RememberedId { id: [id, 1], minute: Minute(minute) }).into_iter().collect());
         assert_eq!(back.len(), 2);
         assert_eq!(
             back.judge(G, [1, 1], Minute(2), Minute(20), false),
             Verdict::Duplicate,
             "the later one is in force"
         );
-        assert_eq!(back.take_changes(G), [], "nobody asks");
+        assert!(back.take_changes(G).is_empty(), "nobody asks");
     }
 
     #[test]
@@ -232,7 +229,7 @@ mod tests {
             ids.sweep(Minute(round as u32));
         }
         assert!(matches!(&ids.changes.as_ref().unwrap()[5], Changes::All));
-        assert_eq!(ids.take_changes(G), [RememberedId { id: [99, 1], minute: Minute(99) }]);
+        assert_eq!(ids.take_changes(G), vec![RememberedId { id: [99, 1], minute: Minute(99) }].into());
         ids.judge(G, [7, 7], Minute(99), Minute(0), false);
         assert_eq!(ids.take_changes(G).len(), 1, "from here on it is the changes again");
     }

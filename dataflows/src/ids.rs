@@ -15,6 +15,9 @@ const BUCKET_IDS: usize = 3;
 /// Homes of the smallest table.
 const HOMES_MIN: usize = 8;
 
+/// Buckets behind the last home that a table has room for without being moved.
+const SPARE_BUCKETS: usize = 7;
+
 /// One line of the cache.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(64))]
@@ -117,6 +120,8 @@ impl Ids {
     fn put(&mut self, at: usize, id: EventKey, minute: Minute) {
         self.buckets[at].push(id, minute);
         if at + 1 == self.buckets.len() && self.buckets[at].is_full() {
+            // One by one: a vector that grows by itself takes twice the memory, for a bucket that hardly anybody is in.
+            self.buckets.reserve_exact(1);
             self.buckets.push(Bucket::default());
         }
     }
@@ -140,7 +145,9 @@ impl Ids {
 
     /// Spreads all over so many homes.
     fn resize(&mut self, homes: usize) {
-        let mut to = Self { buckets: vec![Bucket::default(); homes + 1], homes, len: self.len };
+        let mut buckets = Vec::with_capacity(homes + 1 + SPARE_BUCKETS);
+        buckets.resize(homes + 1, Bucket::default());
+        let mut to = Self { buckets, homes, len: self.len };
         for (id, minute) in self.iter() {
             let at = to.find(id).expect_err("each is there once");
             to.put(at, id, minute);
@@ -241,6 +248,21 @@ mod tests {
             let held: BTreeMap<EventKey, Minute> = ids.iter().collect();
             prop_assert_eq!(held, map);
         }
+    }
+
+    #[test]
+    fn regression_a_full_last_bucket_does_not_double_the_memory() {
+        // What is behind the last home grew as a vector does: one more bucket took as many again.
+        let mut ids = Ids::default();
+        ids.reserve(30_000);
+        let buckets = ids.buckets.len();
+        for number in 1..=100 {
+            let id = [u64::MAX, number];
+            let at = ids.find(id).expect_err("it is new");
+            ids.insert(at, id, Minute(1), Minute(0));
+        }
+        assert!(buckets + 20 < ids.buckets.len(), "they are behind the last home");
+        assert!(ids.buckets.capacity() <= ids.buckets.len() + SPARE_BUCKETS, "{}", ids.buckets.capacity());
     }
 
     #[test]

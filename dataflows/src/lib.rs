@@ -24,6 +24,7 @@ pub mod lane;
 pub mod ledger;
 pub mod letter;
 pub mod onward;
+pub mod pages;
 pub mod parcel;
 pub mod port;
 mod prefetch;

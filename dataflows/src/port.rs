@@ -1,6 +1,6 @@
 //! What the outside implements: inputs, formats, stores and sinks, as traits with their guarantees.
 
-use std::{collections::HashSet, fmt, ops::ControlFlow, sync::Arc};
+use std::{collections::HashSet, fmt, io, ops::ControlFlow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -378,6 +378,9 @@ pub enum SinkError {
     },
 }
 
+/// Makes the bytes of a part while they are written. It may be asked more than once, and makes the same ones.
+pub type WritePart<'a> = dyn FnMut(&mut dyn io::Write) -> io::Result<()> + 'a;
+
 /// Where checkpoints live: parts, and the manifests that make them count.
 ///
 /// * `Ok` from a write means durable, the name included.
@@ -392,7 +395,12 @@ pub trait CheckpointStore: Send {
     fn claim_generation(&mut self, above: u64) -> Result<u64, StoreError>;
 
     /// Writes a part under a name of ASCII letters, digits, `-` and `.`.
-    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+    fn write_part(&mut self, name: &str, write: &mut WritePart<'_>) -> Result<(), StoreError>;
+
+    /// The same of bytes that are there.
+    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write_part(name, &mut |out| out.write_all(bytes))
+    }
 
     /// Writes a manifest: the commit of its checkpoint.
     fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError>;

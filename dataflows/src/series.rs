@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{identity::KeyGroup, prefetch::prefetch};
@@ -13,12 +14,12 @@ use crate::{identity::KeyGroup, prefetch::prefetch};
 pub struct SeriesNo(pub u32);
 
 /// What a number stands for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Series {
     /// Which video.
-    pub video_id: Box<str>,
+    pub video_id: Arc<str>,
     /// Which event type.
-    pub event_type: Box<str>,
+    pub event_type: Arc<str>,
     /// The video's key group.
     pub group: KeyGroup,
 }
@@ -47,6 +48,8 @@ pub struct SeriesTable {
     /// A power of two of them, or none.
     slots: Vec<Slot>,
     names: Vec<Series>,
+    /// Each event type that the names have, once.
+    kinds: HashSet<Arc<str>, foldhash::fast::FixedState>,
 }
 
 /// A number beside the name that it is found by, 32 bytes. Vacant where there is no video id.
@@ -166,7 +169,8 @@ impl SeriesTable {
     fn insert(&mut self, hash: NameHash, video_id: &str, event_type: &str) -> Interned {
         let number = SeriesNo(u32::try_from(self.names.len()).expect("memory ends before four billion names do"));
         let group = KeyGroup::of(video_id);
-        self.names.push(Series { video_id: video_id.into(), event_type: event_type.into(), group });
+        let event_type = Arc::clone(self.kinds.get_or_insert_with(event_type, |kind| kind.into()));
+        self.names.push(Series { video_id: video_id.into(), event_type, group });
         if self.slots.len() < 2 * self.names.len() {
             self.slots = vec![Slot::default(); (2 * self.slots.len()).max(SLOTS_MIN)];
             for before in 0..number.0 {
@@ -222,6 +226,7 @@ impl SeriesTable {
     pub fn clear(&mut self) {
         self.slots.clear();
         self.names.clear();
+        self.kinds.clear();
     }
 }
 

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn series_come_by_name_and_windows_by_time_and_what_was_never_counted_not_at_all() {
-        let (mut names, mut counts) = (SeriesTable::default(), Counts::default());
+        let (mut names, mut counts) = (SeriesTable::default(), Counts::new(false));
         let mut count = |video: &str, kind: &str, minutes: &[u32]| {
             let series = names.intern(video, kind).number;
             minutes.iter().for_each(|minute| counts.add(series, Minute(*minute)));

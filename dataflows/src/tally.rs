@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
+    sync::Arc,
 };
 
 use hashbrown::HashMap;
@@ -36,8 +37,9 @@ use crate::{
     },
     control::{Cut, Gate, Hub, Message},
     dedup::{Remembered, Verdict},
+    functions::stats::Stats,
     graph::Start,
-    identity::KeyGroup,
+    identity::{KEY_GROUPS, KeyGroup},
     index::{Increment, Measures, StatsIncrement},
     letter::DeadLetter,
     parcel::{Naming, Parcel},
@@ -153,7 +155,7 @@ impl Tally {
             series,
             numbers: BTreeMap::new(),
             remembered: Remembered::new(keeps.changes),
-            counts: Counts::default(),
+            counts: Counts::new(keeps.changes),
             summaries: Summaries::default(),
             rollups: keeps.rollups.then(Rollups::default),
             letters: Vec::new(),
@@ -179,7 +181,7 @@ impl Tally {
             }
             let series: Vec<SeriesNo> =
                 stored.names.iter().map(|(video, kind)| table.intern(video, kind).number).collect();
-            self.remembered.restore(group, stored.ids.iter().copied());
+            self.remembered.restore(group, &stored.ids);
             for cell in &stored.cells {
                 self.counts.restore(CellState { series: series[cell.series.0 as usize], ..*cell });
             }
@@ -256,39 +258,56 @@ impl Tally {
             group.ids = self.remembered.take_changes(part::group(number));
         }
         let table = self.series.read();
-        let mut places: HashMap<SeriesNo, SeriesNo, foldhash::fast::FixedState> = HashMap::default();
-        let cells = self.counts.take_changed(writes);
-        let rolled = self.rollups.as_ref().filter(|_| writes);
-        let rows = rolled.map_or_else(Vec::new, |rollups| rollup_rows(rollups, &table, &cells, frontier, watermark));
-        for cell in cells {
-            let name = table.name(cell.series);
-            let group = &mut part.groups[usize::from(name.group.0)];
-            let place = *places.entry(cell.series).or_insert_with(|| {
-                group.names.push((name.video_id.to_string(), name.event_type.to_string()));
-                SeriesNo(group.names.len() as u32 - 1)
-            });
-            if let Some(stats) = self.summaries.get(cell.series, cell.minute) {
-                group.stats.push((place, cell.minute, stats.clone()));
+        let rollups = self.rollups.as_ref().filter(|_| writes);
+        let mut rolled = BTreeSet::new();
+        let mut filling = Filling::new(part, &table, self.counts.changed_series(writes));
+        self.counts.take_changed(writes, |cell| {
+            filling.put(cell, self.summaries.get(cell.series, cell.minute));
+            if rollups.is_some() {
+                rolled.extend(Width::ROLLED.map(|width| (cell.series, width, width.start(cell.minute))));
             }
-            group.cells.push(CellState { series: place, ..cell });
-        }
-        (part, rows)
+        });
+        let rows = |rollups| rollup_rows(rollups, &table, rolled, frontier, watermark);
+        (filling.part, rollups.map_or_else(Vec::new, rows))
     }
 }
 
-/// The hours and days that cells are part of.
+/// A part that is filled with cells, under names of its own.
+struct Filling<'a> {
+    part: PartState,
+    table: &'a SeriesTable,
+    places: HashMap<SeriesNo, SeriesNo, foldhash::fast::FixedState>,
+}
+
+impl<'a> Filling<'a> {
+    /// With room for one cell of each of these series, more or less.
+    fn new(mut part: PartState, table: &'a SeriesTable, series: impl Iterator<Item = SeriesNo>) -> Self {
+        let mut sizes = [0; KEY_GROUPS];
+        series.for_each(|series| sizes[usize::from(table.name(series).group.0)] += 1);
+        part.groups.iter_mut().zip(sizes).for_each(|(group, cells)| group.cells.reserve_exact(cells));
+        Self { part, table, places: HashMap::default() }
+    }
+
+    fn put(&mut self, cell: CellState, stats: Option<&Stats>) {
+        let name = self.table.name(cell.series);
+        let group = &mut self.part.groups[usize::from(name.group.0)];
+        let place = *self.places.entry(cell.series).or_insert_with(|| {
+            group.names.push((Arc::clone(&name.video_id), Arc::clone(&name.event_type)));
+            SeriesNo(group.names.len() as u32 - 1)
+        });
+        group.stats.extend(stats.map(|stats| (place, cell.minute, stats.clone())));
+        group.cells.push(CellState { series: place, ..cell });
+    }
+}
+
+/// The rows of hours and days.
 fn rollup_rows(
     rollups: &Rollups<SeriesNo>,
     table: &SeriesTable,
-    cells: &[CellState],
+    windows: BTreeSet<(SeriesNo, Width, EventTime)>,
     frontier: EventTime,
     watermark: EventTime,
 ) -> Vec<CountRow> {
-    let windows = |cell: &CellState| {
-        let (series, minute) = (cell.series, cell.minute);
-        Width::ROLLED.map(|width| (series, width, width.start(minute)))
-    };
-    let windows: BTreeSet<_> = cells.iter().flat_map(windows).collect();
     let row = |(series, width, start): (SeriesNo, Width, EventTime)| {
         let rolled = rollups.get(&series, width, Minute::of(start)).expect("a cell is rolled up");
         let name = table.name(series);

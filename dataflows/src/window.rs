@@ -11,10 +11,11 @@ use crate::{
     time::{EventTime, MINUTE_MS, Minute},
 };
 
-/// One cell: a series in a window.
+/// One cell: a series in a window. Sixteen bytes with its key: there are as many as windows in memory.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
 struct Cell {
-    count: u64,
+    /// Four billion events of one series in a minute are out of reach: overflow is checked.
+    count: u32,
     unsent: u32,
     changed: bool,
     held: bool,
@@ -81,9 +82,10 @@ impl Windows {
 }
 
 /// The counts of all windows, oldest first.
-#[derive(Default)]
 pub struct Counts {
     windows: Windows,
+    /// Whether anybody will take what changed.
+    notes_changes: bool,
     /// Cells with something unsent, in the order of their first event.
     unsent: Vec<(SeriesNo, Minute)>,
     /// Cells that changed since the last cut.
@@ -98,6 +100,20 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Nothing is counted yet. `notes_changes` where cuts will ask for them.
+    pub fn new(notes_changes: bool) -> Self {
+        Self {
+            windows: Windows::default(),
+            notes_changes,
+            unsent: Vec::new(),
+            changed: Vec::new(),
+            held: Vec::new(),
+            final_before: Minute(0),
+            total: 0,
+            left: 0,
+        }
+    }
+
     /// Counts one event.
     #[inline]
     pub fn add(&mut self, series: SeriesNo, minute: Minute) {
@@ -109,7 +125,7 @@ impl Counts {
             self.unsent.push((series, minute));
         }
         cell.unsent += 1;
-        if !cell.changed {
+        if self.notes_changes && !cell.changed {
             cell.changed = true;
             self.changed.push((series, minute));
         }
@@ -150,28 +166,32 @@ impl Counts {
         }
     }
 
+    /// The series of what [`Counts::take_changed`] will give, some perhaps once too often.
+    pub fn changed_series(&self, writes: bool) -> impl Iterator<Item = SeriesNo> {
+        let held = self.held.iter().filter(move |_| writes);
+        self.changed.iter().chain(held).map(|(series, _)| *series)
+    }
+
     /// Takes the cells that changed since the last call, with their present state; where the sink is written (`writes`) also
     /// those that are held back for it. Otherwise they are held back from here on. All count as unwritten: whoever takes
     /// them sees to it.
-    pub fn take_changed(&mut self, writes: bool) -> Vec<CellState> {
+    pub fn take_changed(&mut self, writes: bool, mut take: impl FnMut(CellState)) {
         let mut places = std::mem::take(&mut self.changed);
         if writes {
             places.append(&mut self.held);
         }
-        let mut states = Vec::with_capacity(places.len());
         for (series, minute) in places {
             let cell = self.windows.cell(series, minute).expect("changed cells exist");
             let is_taken = std::mem::take(&mut cell.changed) || (writes && cell.held);
             if !is_taken {
                 continue;
             }
-            states.push(CellState { series, minute, count: cell.count, unwritten: true });
+            take(CellState { series, minute, count: u64::from(cell.count), unwritten: true });
             if !writes && !cell.held {
                 self.held.push((series, minute));
             }
             cell.held = !writes;
         }
-        states
     }
 
     /// How many cells wait for the sink, about.
@@ -187,8 +207,8 @@ impl Counts {
             assert!(minute < self.final_before, "what may change stays");
             for (series, cell) in window {
                 assert!(!cell.changed && !cell.held && cell.unsent == 0, "what is not written or sent stays");
-                self.left += cell.count;
-                cells.push((series, minute, cell.count));
+                self.left += u64::from(cell.count);
+                cells.push((series, minute, u64::from(cell.count)));
             }
         }
         self.windows.last = 0;
@@ -213,10 +233,10 @@ impl Counts {
 
     /// Puts back a cell of a checkpoint; the index is given it as one increment.
     pub fn restore(&mut self, cell: CellState) {
-        let unsent = u32::try_from(cell.count).expect("four billion events of one video in a minute are out of reach");
+        let count = u32::try_from(cell.count).expect("four billion events of one series in a minute are out of reach");
         self.windows
             .at(cell.minute)
-            .insert(cell.series, Cell { count: cell.count, unsent, changed: false, held: cell.unwritten });
+            .insert(cell.series, Cell { count, unsent: count, changed: false, held: cell.unwritten });
         self.unsent.push((cell.series, cell.minute));
         self.total += cell.count;
         if cell.unwritten {
@@ -230,7 +250,7 @@ impl Counts {
             window.iter().map(|(series, cell)| CellState {
                 series: *series,
                 minute: *minute,
-                count: cell.count,
+                count: u64::from(cell.count),
                 unwritten: cell.changed || cell.held,
             })
         })
@@ -264,14 +284,15 @@ mod tests {
     }
 
     fn taken(counts: &mut Counts, writes: bool) -> Vec<(u32, u32, u64)> {
-        let mut rows: Vec<_> = counts.take_changed(writes).iter().map(|c| (c.series.0, c.minute.0, c.count)).collect();
+        let mut rows = Vec::new();
+        counts.take_changed(writes, |cell| rows.push((cell.series.0, cell.minute.0, cell.count)));
         rows.sort_unstable();
         rows
     }
 
     #[test]
     fn the_index_is_given_each_increment_once() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(true);
         counts.add(A, Minute(1));
         counts.add(A, Minute(1));
         counts.add(B, Minute(2));
@@ -282,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_changed_cell_is_written_once_with_its_absolute_count() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(true);
         counts.add(A, Minute(1));
         counts.add(A, Minute(1));
         assert_eq!(written(&mut counts), [(0, 1, 2)]);
@@ -293,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_window_is_written_again_when_it_becomes_final_and_not_before() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(true);
         counts.add(A, Minute(1));
         counts.add(B, Minute(2));
         written(&mut counts);
@@ -307,7 +328,7 @@ mod tests {
 
     #[test]
     fn what_the_sink_is_not_given_is_held_back_for_it_and_is_no_change_any_more() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(true);
         counts.add(A, Minute(1));
         assert_eq!(taken(&mut counts, false), [(0, 1, 1)]);
         assert_eq!((taken(&mut counts, false), counts.unwritten_len()), (vec![], 1));
@@ -323,7 +344,7 @@ mod tests {
 
     #[test]
     fn windows_that_leave_are_given_once_and_stay_in_the_total() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(true);
         for (series, minute) in [(A, 1), (A, 1), (B, 1), (A, 2), (A, 3)] {
             counts.add(series, Minute(minute));
         }
@@ -341,7 +362,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "what is not written or sent stays")]
     fn a_window_that_is_not_written_does_not_leave() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(true);
         counts.add(A, Minute(1));
         counts.finish(120_000);
         counts.leave(Minute(2));
@@ -350,7 +371,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "a final window never changes")]
     fn a_final_window_never_changes() {
-        let mut counts = Counts::default();
+        let mut counts = Counts::new(true);
         counts.add(A, Minute(1));
         counts.finish(120_000);
         counts.add(A, Minute(1));

@@ -40,9 +40,9 @@ fn keep(live: &Live, sink: &mut Rows, hours: &mut Rows) -> Option<Start> {
         let stats: BTreeMap<_, _> =
             group.stats.into_iter().map(|(series, minute, stats)| ((series, minute), stats)).collect();
         for cell in group.cells {
-            let (video_id, event_type) = group.names[cell.series.0 as usize].clone();
+            let (video_id, event_type) = &group.names[cell.series.0 as usize];
             let stats = stats.get(&(cell.series, cell.minute)).cloned();
-            sink.insert((video_id, event_type, cell.minute.start()), (cell.count, stats));
+            sink.insert((video_id.to_string(), event_type.to_string(), cell.minute.start()), (cell.count, stats));
         }
     }
     Some(start)

@@ -149,7 +149,7 @@ fn window(row: &CountRow) -> Window {
 fn cells(loaded: &Loaded) -> Counts {
     let groups = loaded.state.groups.iter();
     let of = groups.flat_map(|group| group.cells.iter().map(move |cell| (&group.names[cell.series.0 as usize], cell)));
-    of.map(|((video, kind), cell)| ((video.clone(), kind.clone(), cell.minute.start()), cell.count)).collect()
+    of.map(|((video, kind), cell)| ((video.to_string(), kind.to_string(), cell.minute.start()), cell.count)).collect()
 }
 
 /// What the log comes to.

@@ -22,9 +22,12 @@ use super::{
     units::{parse_duration_ms, parse_size},
 };
 
-/// The coarsest step of stream time that a replay or a catch-up takes, ms. Reading in step compares exact clocks,
-/// so it must leave room for two of them.
-pub const COARSE_STEP_MS: u64 = 10_000;
+/// The step of stream time that a replay or a catch-up takes, ms, where the alignment leaves room for two of them: reading in step
+/// compares exact clocks. A window has a row of history per step, so that longer ones are less work for the index.
+const COARSE_STEP_MS: u64 = 30_000;
+
+/// An alignment that has no room for two of these is refused, ms.
+const COARSE_STEP_MS_MIN: u64 = 10_000;
 
 /// What a changed window that waits for the sink costs in memory, about.
 const UNWRITTEN_BYTES: usize = 64;
@@ -196,14 +199,11 @@ pub struct TimeSettings {
 }
 
 impl TimeSettings {
-    /// The step while catching up and in replays: [`COARSE_STEP_MS`], rounded up to whole ticks.
+    /// The step while catching up and in replays, in whole ticks.
     pub fn coarsest_step_ms(&self) -> u64 {
-        coarsest_step_ms(self.tick_ms)
+        let fits = (self.alignment_ms - 1) / 2 / self.tick_ms * self.tick_ms;
+        COARSE_STEP_MS.next_multiple_of(self.tick_ms).min(fits)
     }
-}
-
-fn coarsest_step_ms(tick_ms: u64) -> u64 {
-    COARSE_STEP_MS.next_multiple_of(tick_ms)
 }
 
 /// What stays in memory. `lateness + as_of + 1 min <= hot`.
@@ -492,7 +492,7 @@ impl Judge {
             }
         };
         let alignment_ms = self.duration("time.alignment", &time.alignment, 1);
-        let coarsest_ms = coarsest_step_ms(tick_ms);
+        let coarsest_ms = COARSE_STEP_MS_MIN.next_multiple_of(tick_ms);
         if self.good(&["time.alignment", "time.tick"]) && alignment_ms <= 2 * coarsest_ms {
             let problem =
                 format!("{:?} is not more than two of the coarsest steps ({coarsest_ms}ms each)", time.alignment);
@@ -788,6 +788,17 @@ mod tests {
             ("cluster.patience = \"0s\"", "cluster.patience"),
         ] {
             assert_eq!(keys(lines), [key], "{lines}: {:#?}", check(lines));
+        }
+    }
+
+    #[test]
+    fn the_coarsest_step_leaves_room_for_two_of_them() {
+        // alignment, tick | step, all ms
+        for (alignment_ms, tick_ms, step_ms) in
+            [(120_000, 100, 30_000), (60_000, 100, 29_900), (20_001, 100, 10_000), (120_001, 60_000, 60_000)]
+        {
+            let time = TimeSettings { alignment_ms, tick_ms, ..Config::embedded().check().unwrap().time };
+            assert_eq!(time.coarsest_step_ms(), step_ms, "{alignment_ms}, {tick_ms}");
         }
     }
 

@@ -17,8 +17,9 @@ use std::{
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use dataflows::{
-    checkpoint::{coordinator::StoredPart, manifest::PartInfo},
+    checkpoint::{coordinator::StoredPart, plan},
     control::{Mailbox, Message, Outcome},
+    pages::Pages,
     port::{CheckpointStore, CountRow, CountSink, PartitionId, Version},
     rules::Rules,
     tally::WorkerCut,
@@ -113,13 +114,14 @@ impl Keeper {
         cut.part.letters.retain(|letter| !self.published.contains(&(letter.partition, letter.offset)));
         under_way.since.get_or_insert_with(Instant::now);
         let name = format!("{:020}-{:020}.w{:04}.part", self.generation, cut.number, cut.worker);
-        let bytes = cut.part.encode();
         let (number, worker, paused_ms) = (cut.number, cut.worker, cut.paused_ms);
-        tracing::debug!(number, worker, paused_ms, bytes = bytes.len(), "a worker was cut");
-        let checkpoints = &mut self.checkpoints;
-        patiently(&self.facts, self.checkpoints_reach, || checkpoints.put_part(&name, &bytes))?;
+        let (checkpoints, part) = (&mut *self.checkpoints, &cut.part);
+        let info = patiently(&self.facts, self.checkpoints_reach, || plan::write_part(checkpoints, &name, number, part))?;
+        tracing::debug!(number, worker, paused_ms, bytes = info.bytes, "a worker was cut");
+        // Nobody asks for them any more, and they are most of what changed.
+        cut.part.groups.iter_mut().for_each(|group| group.ids = Pages::default());
         let part = StoredPart {
-            info: PartInfo::of(name, cut.number, &bytes),
+            info,
             counted: cut.counted,
             left: cut.hot.left,
             has_letters: !cut.part.letters.is_empty(),

@@ -18,6 +18,7 @@ mod input;
 #[cfg(feature = "kafka")]
 mod kafka;
 pub mod keeper;
+mod letters;
 pub mod lock;
 mod open;
 mod plan;

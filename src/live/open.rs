@@ -13,7 +13,7 @@ use dataflows::{
     },
     clock::Clock,
     identity::IdKey,
-    port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
+    port::{CheckpointStore, Claim, CountSink, PartitionId, SinkError, StoreError, Version},
     rules::Rules,
     ruling::Ruling,
     time::EventTime,
@@ -23,6 +23,7 @@ use super::{
     cluster::Place,
     days::Days,
     input::{Input, Offsets},
+    letters::Letters,
     plan::{self, Identity, Plan},
     ports::{self, Rows},
     rows::{self, Which},
@@ -48,7 +49,7 @@ pub struct Opened {
     /// At hand, of what is in memory and of what has left it.
     pub days: Arc<Days>,
     /// Where dead letters go: in the first process.
-    pub letters: Option<Box<dyn LetterSink>>,
+    pub letters: Option<Letters>,
     /// What all processes do.
     pub plan: Plan,
     /// The state of the checkpoint that is resumed.
@@ -106,8 +107,13 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     let (mut plan, state, letters) = match found {
         None => {
             let history = claim.as_ref().map_or(fresh_history()?, |claim| claim.history);
-            let mut letters = ports::letters(settings, history)?;
-            let published = letters.published().map_err(|error| of_letters.failure(error))?;
+            let again = settings.clone();
+            let mut letters = Letters::opening(move || ports::letters(&again, history))?;
+            let published = match claim {
+                // Nobody else has this history.
+                None => HashSet::new(),
+                Some(_) => letters.sink()?.published().map_err(|error| of_letters.failure(error))?,
+            };
             let write_from = claim.map_or(0, |claim| claim.frontier);
             let partitions = all_partitions(Partitions::default(), &offsets, 0);
             (Plan { partitions, write_from, published, ..base(history, secret()?) }, PartState::default(), letters)
@@ -145,7 +151,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
                 known.raise_floors(manifest.watermark, rules);
             }
             let partitions = all_partitions(known, &offsets, manifest.watermark);
-            (Plan { partitions, ..plan }, plan::settled(state, write_from), letters)
+            (Plan { partitions, ..plan }, plan::settled(state, write_from), letters.into())
         }
     };
     let readers = match settings.source.kind {

@@ -32,11 +32,11 @@ pub fn rows(state: &PartState, which: Which, watermark: EventTime, frontier: Eve
         let stats: HashMap<_, _> =
             group.stats.iter().map(|(series, minute, stats)| ((*series, *minute), stats)).collect();
         for cell in group.cells.iter().filter(|cell| which.wants(cell)) {
-            let (video_id, event_type) = group.names[cell.series.0 as usize].clone();
+            let (video_id, event_type) = &group.names[cell.series.0 as usize];
             rows.push(CountRow {
                 width: Width::Minute,
-                video_id,
-                event_type,
+                video_id: video_id.to_string(),
+                event_type: event_type.to_string(),
                 window_start: cell.minute.start(),
                 count: cell.count,
                 stats: stats.get(&(cell.series, cell.minute)).map(|stats| (*stats).clone()),

@@ -20,7 +20,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dataflows::port::{CheckpointStore, StoreError, Version};
+use dataflows::port::{CheckpointStore, StoreError, Version, WritePart};
 
 use crate::checkpoint_names::{
     CLAIM_ATTEMPTS_MAX, PARTS, claim_name, fits_a_part, greatest_claim, manifest_name, manifest_of, next_generation,
@@ -104,9 +104,9 @@ impl CheckpointStore for CheckpointDir {
         Err(failed(&self.root, cause))
     }
 
-    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    fn write_part(&mut self, name: &str, write: &mut WritePart<'_>) -> Result<(), StoreError> {
         let path = self.part_path(name)?;
-        file::replace(&self.parts, name, bytes).map_err(|cause| failed(&path, cause))
+        file::replace(&self.parts, name, write).map_err(|cause| failed(&path, cause))
     }
 
     fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {

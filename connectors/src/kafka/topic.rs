@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -88,7 +89,9 @@ impl Topic {
         let properties = [(TIMESTAMPS, LOG_APPEND_TIME)];
         let create = create_with.map(|partitions| Creation { partitions, properties: &properties });
         let topic = Self::open_named(settings, &settings.topic, create, patience)?;
-        topic.warn_of_properties();
+        // Beside the rest: a client takes its time to end.
+        let shared = Arc::clone(&topic.shared);
+        thread::spawn(move || shared.warn_of_properties());
         Ok(topic)
     }
 
@@ -216,10 +219,12 @@ impl Topic {
         let Shared { settings, name, patience, .. } = &*self.shared;
         patiently(*patience, ask, Fault::is_transient).map_err(|fault| failure(settings, name, *patience, fault))
     }
+}
 
+impl Shared {
     fn warn_of_properties(&self) {
-        let topic = &self.shared.name;
-        let properties = match properties_of(&self.shared.settings, topic) {
+        let topic = &self.name;
+        let properties = match properties_of(&self.settings, topic) {
             Ok(properties) => properties,
             Err(error) => return tracing::debug!(topic, %error, "the topic's configuration can't be read"),
         };
@@ -236,9 +241,7 @@ impl Topic {
             tracing::warn!(topic, bytes_max, "{BYTES_MAX} is small: set the librdkafka property batch.size as low");
         }
     }
-}
 
-impl Shared {
     /// A consumer that may be assigned a partition.
     pub fn consumer(&self) -> Result<BaseConsumer<Context>, Fault> {
         let config = self.settings.reader(self.partitions.load(Ordering::Acquire));

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use dataflows::port::{CheckpointStore, StoreError, Version};
+use dataflows::port::{CheckpointStore, StoreError, Version, WritePart};
 
 /// What a [`MemoryCheckpoints`] holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,8 +50,10 @@ impl CheckpointStore for MemoryCheckpoints {
         Ok(generation)
     }
 
-    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.state().parts.insert(name.to_owned(), bytes.to_vec());
+    fn write_part(&mut self, name: &str, write: &mut WritePart<'_>) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        write(&mut bytes).map_err(|cause| StoreError::Failed { name: name.to_owned(), cause: Box::new(cause) })?;
+        self.state().parts.insert(name.to_owned(), bytes);
         Ok(())
     }
 

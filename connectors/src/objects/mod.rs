@@ -16,7 +16,7 @@ mod connect;
 
 use std::future::Future;
 
-use dataflows::port::{BoxError, CheckpointStore, StoreError, Version};
+use dataflows::port::{BoxError, CheckpointStore, StoreError, Version, WritePart};
 use object_store::path::Path;
 use tokio::runtime::{Builder, Runtime};
 
@@ -133,9 +133,12 @@ impl CheckpointStore for CheckpointObjects {
         Err(self.failed("", cause.into()))
     }
 
-    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    fn write_part(&mut self, name: &str, write: &mut WritePart<'_>) -> Result<(), StoreError> {
         let name = self.part_name(name)?;
-        self.wait(&name, |bucket| bucket.write(&name, bytes))
+        // A piece of an upload may have to be sent again, so all of them stay at hand.
+        let mut bytes = Vec::new();
+        write(&mut bytes).map_err(|cause| self.failed(&name, Box::new(cause)))?;
+        self.wait(&name, |bucket| bucket.write(&name, &bytes))
     }
 
     fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {

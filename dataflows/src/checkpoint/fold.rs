@@ -1,11 +1,14 @@
 //! What several parts come to, read one after the other.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
 use crate::{
     dedup::RememberedId,
     functions::stats::Stats,
     letter::DeadLetter,
+    pages::Pages,
     ruling::Ruling,
     series::{SeriesNo, SeriesTable},
     time::Minute,
@@ -26,7 +29,7 @@ pub struct Fold {
 #[derive(Default)]
 struct GroupFold {
     series: SeriesTable,
-    ids: Vec<RememberedId>,
+    ids: Pages<RememberedId>,
     cells: HashMap<(SeriesNo, Minute), CellState, foldhash::fast::FixedState>,
     stats: HashMap<(SeriesNo, Minute), Stats, foldhash::fast::FixedState>,
 }
@@ -56,10 +59,7 @@ impl GroupFold {
     fn add(&mut self, group: GroupState) {
         let places: Vec<SeriesNo> =
             group.names.iter().map(|(video, kind)| self.series.intern(video, kind).number).collect();
-        match self.ids.is_empty() {
-            true => self.ids = group.ids,
-            false => self.ids.extend(group.ids),
-        }
+        self.ids.append(group.ids);
         self.cells.reserve(group.cells.len());
         for cell in group.cells {
             let series = places[cell.series.0 as usize];
@@ -73,7 +73,7 @@ impl GroupFold {
     fn finish(self) -> GroupState {
         let name = |number| {
             let name = self.series.name(SeriesNo(number));
-            (name.video_id.to_string(), name.event_type.to_string())
+            (Arc::clone(&name.video_id), Arc::clone(&name.event_type))
         };
         let names = (0..self.series.len() as u32).map(name).collect();
         let stats = self.stats.into_iter().map(|((series, minute), stats)| (series, minute, stats)).collect();
@@ -88,7 +88,7 @@ mod tests {
     fn part(names: &[&str], cells: &[(u32, u32, u64, bool)], ids: &[(u64, u32)]) -> PartState {
         let mut state = PartState::default();
         state.groups[3] = GroupState {
-            names: names.iter().map(|name| ((*name).to_owned(), "view".to_owned())).collect(),
+            names: names.iter().map(|name| ((*name).into(), "view".into())).collect(),
             ids: ids.iter().map(|(id, minute)| RememberedId { id: [*id, 1], minute: Minute(*minute) }).collect(),
             cells: cells
                 .iter()

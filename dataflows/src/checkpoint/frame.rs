@@ -23,6 +23,8 @@
 //!
 //! A reader skips no section that it doesn't know: an unknown kind is an error, since it may hold counts.
 
+use std::io;
+
 /// The version of the format that is written.
 pub const VERSION: u32 = 2;
 
@@ -87,36 +89,48 @@ pub enum FrameError {
     },
 }
 
-/// Writes a file into memory.
-pub struct FrameWriter {
-    file: Fields,
+/// Writes a file, one section after the other, so that no more than one is in memory.
+pub struct FrameWriter<W> {
+    out: W,
+    /// The section that is being made.
+    section: Fields,
     sections: u32,
+    written: u64,
 }
 
-impl FrameWriter {
-    /// Begins a file of about so many bytes: they are copied where there are more.
-    pub fn new(kind: FileKind, bytes: usize) -> Self {
-        let mut file = Fields(Vec::with_capacity(bytes));
-        file.0.extend(MAGIC);
-        file.word(VERSION).word(kind as u32);
-        Self { file, sections: 0 }
+impl<W: io::Write> FrameWriter<W> {
+    /// Begins a file.
+    pub fn new(kind: FileKind, out: W) -> io::Result<Self> {
+        let mut section = Fields::default();
+        section.0.extend(MAGIC);
+        section.word(VERSION).word(kind as u32);
+        let mut writer = Self { out, section, sections: 0, written: 0 };
+        writer.write()?;
+        Ok(writer)
     }
 
-    /// Adds a section, whose payload is written in place; `kind` is not 0.
-    pub fn section(&mut self, kind: u32, group: u32, payload: impl FnOnce(&mut Fields)) {
+    /// Adds a section; `kind` is not 0.
+    pub fn section(&mut self, kind: u32, group: u32, payload: impl FnOnce(&mut Fields)) -> io::Result<()> {
         assert!(kind != 0, "0 is the trailer's kind");
-        let at = self.file.0.len();
-        self.file.0.resize(at + SECTION_BYTES, 0);
-        payload(&mut self.file);
-        let length = self.file.0.len() - at - SECTION_BYTES;
-        self.head(at, kind, group, length as u64);
-        self.file.0.resize(self.file.0.len().next_multiple_of(8), 0);
+        self.section.0.resize(SECTION_BYTES, 0);
+        payload(&mut self.section);
+        let length = self.section.0.len() - SECTION_BYTES;
+        self.head(kind, group, length as u64);
+        self.section.0.resize(self.section.0.len().next_multiple_of(8), 0);
         self.sections += 1;
+        self.write()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.section.0)?;
+        self.written += self.section.0.len() as u64;
+        self.section.0.clear();
+        Ok(())
     }
 
     /// Puts the head of what is behind it into its place.
-    fn head(&mut self, at: usize, kind: u32, group: u32, length: u64) {
-        let (head, payload) = self.file.0[at..].split_at_mut(SECTION_BYTES);
+    fn head(&mut self, kind: u32, group: u32, length: u64) {
+        let (head, payload) = self.section.0.split_at_mut(SECTION_BYTES);
         head[..4].copy_from_slice(&kind.to_le_bytes());
         head[4..8].copy_from_slice(&group.to_le_bytes());
         head[8..16].copy_from_slice(&length.to_le_bytes());
@@ -127,11 +141,11 @@ impl FrameWriter {
     }
 
     /// Ends the file.
-    pub fn finish(mut self) -> Vec<u8> {
-        let at = self.file.0.len();
-        self.file.0.resize(at + SECTION_BYTES, 0);
-        self.head(at, 0, self.sections, (at + SECTION_BYTES) as u64);
-        self.file.0
+    pub fn finish(mut self) -> io::Result<W> {
+        self.section.0.resize(SECTION_BYTES, 0);
+        self.head(0, self.sections, self.written + SECTION_BYTES as u64);
+        self.write()?;
+        Ok(self.out)
     }
 }
 
@@ -267,11 +281,11 @@ mod tests {
     use super::*;
 
     fn file() -> Vec<u8> {
-        let mut writer = FrameWriter::new(FileKind::Part, 10);
-        writer.section(1, 0, |fields| fields.0.extend(b"seven b"));
-        writer.section(2, 127, |_| {});
-        writer.section(3, 5, |fields| fields.0.extend([9; 16]));
-        writer.finish()
+        let mut writer = FrameWriter::new(FileKind::Part, Vec::new()).unwrap();
+        writer.section(1, 0, |fields| fields.0.extend(b"seven b")).unwrap();
+        writer.section(2, 127, |_| {}).unwrap();
+        writer.section(3, 5, |fields| fields.0.extend([9; 16])).unwrap();
+        writer.finish().unwrap()
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! Where windows have left memory 5 says which, and how many events they hold (minute 4, zero 4, events 8). Instead of 4 there may be 3,
 //! as before parts were increments: the same without a number, and all of this checkpoint.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     announce::{PartitionState, Partitions},
@@ -105,6 +108,38 @@ impl PartInfo {
     }
 }
 
+/// Passes the bytes of a part on, and says afterwards which part they are.
+pub struct Summing<'a> {
+    out: &'a mut dyn io::Write,
+    bytes: u64,
+    hash: Xxh3,
+}
+
+impl<'a> Summing<'a> {
+    /// Nothing is passed on yet.
+    pub fn new(out: &'a mut dyn io::Write) -> Self {
+        Self { out, bytes: 0, hash: Xxh3::new() }
+    }
+
+    /// The part that was passed on.
+    pub fn part(&self, name: String, number: u64) -> PartInfo {
+        PartInfo { name, number, bytes: self.bytes, hash: self.hash.digest128() }
+    }
+}
+
+impl io::Write for Summing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
 /// One checkpoint: a frontier with the offsets, clocks and ledger at it, and where the state below it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -148,23 +183,27 @@ impl Manifest {
 
     /// The stored bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = FrameWriter::new(FileKind::Manifest, 0);
-        writer.section(HEAD, 0, |fields| self.put_head(fields));
+        self.write(Vec::new()).expect("memory takes what is written to it")
+    }
+
+    fn write<W: io::Write>(&self, out: W) -> io::Result<W> {
+        let mut writer = FrameWriter::new(FileKind::Manifest, out)?;
+        writer.section(HEAD, 0, |fields| self.put_head(fields))?;
         for (partition, state) in &self.partitions.0 {
-            writer.section(PARTITION, 0, |fields| put_partition(fields, *partition, state));
+            writer.section(PARTITION, 0, |fields| put_partition(fields, *partition, state))?;
             for gap in &state.gaps {
-                writer.section(GAP, 0, |fields| put_gap(fields, *partition, gap));
+                writer.section(GAP, 0, |fields| put_gap(fields, *partition, gap))?;
             }
         }
         if self.hot != Hot::default() {
             writer.section(HOT, 0, |fields| {
                 fields.word(self.hot.from.0).word(0).long(self.hot.left);
-            });
+            })?;
         }
         for part in &self.parts {
             writer.section(PART, 0, |fields| {
                 put_wide(fields.bytes(part.name.as_bytes()).long(part.number).long(part.bytes), part.hash);
-            });
+            })?;
         }
         writer.finish()
     }

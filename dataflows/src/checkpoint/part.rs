@@ -8,12 +8,15 @@
 //! 4 letters (see `put_letter`), 5 rulings (partition 4, what was ruled 4, offset 8 each), 6 functions of cells (a name's place 4,
 //! minute 4 and [`Stats::encode`] each, of cells of this part). Groups with nothing in them have no sections.
 
+use std::{io, sync::Arc};
+
 use crate::{
     dedup::{Remembered, RememberedId},
     event::{Cause, Reason},
     functions::stats::Stats,
     identity::{KEY_GROUPS, KeyGroup},
     letter::DeadLetter,
+    pages::Pages,
     port::PartitionId,
     ruling::{Ruled, Ruling},
     series::SeriesNo,
@@ -33,18 +36,13 @@ const LETTERS: u32 = 4;
 const RULINGS: u32 = 5;
 const STATS: u32 = 6;
 
-/// Sizes of what has none that is fixed, as they usually are.
-const ABOUT_NAME_BYTES: usize = 40;
-const ABOUT_STATS_BYTES: usize = 192;
-const ABOUT_LETTER_BYTES: usize = 512;
-
 /// What one key group holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupState {
     /// Its series, `(video id, event type)`.
-    pub names: Vec<(String, String)>,
+    pub names: Vec<(Arc<str>, Arc<str>)>,
     /// Its remembered ids: the later of two with one identity is in force.
-    pub ids: Vec<RememberedId>,
+    pub ids: Pages<RememberedId>,
     /// Its cells; a series is a place among `names`.
     pub cells: Vec<CellState>,
     /// The functions of those cells that have any; a series is a place among `names`.
@@ -97,12 +95,19 @@ impl Default for PartState {
 impl PartState {
     /// The stored bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut writer = FrameWriter::new(FileKind::Part, self.about_bytes());
+        let mut bytes = Vec::new();
+        self.write(&mut bytes).expect("memory takes what is written to it");
+        bytes
+    }
+
+    /// Writes them, a section at a time.
+    pub fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let mut writer = FrameWriter::new(FileKind::Part, out)?;
         for (group, state) in self.groups.iter().enumerate() {
-            encode_group(&mut writer, group as u32, state);
+            write_group(&mut writer, group as u32, state)?;
         }
         if !self.letters.is_empty() {
-            writer.section(LETTERS, 0, |fields| self.letters.iter().for_each(|letter| put_letter(fields, letter)));
+            writer.section(LETTERS, 0, |fields| self.letters.iter().for_each(|letter| put_letter(fields, letter)))?;
         }
         if !self.rulings.is_empty() {
             writer.section(RULINGS, 0, |fields| {
@@ -110,18 +115,9 @@ impl PartState {
                     let number = RULED.iter().position(|known| known == ruled).expect("every ruling is listed");
                     fields.word(partition.0).word(number as u32).long(*offset);
                 }
-            });
+            })?;
         }
-        writer.finish()
-    }
-
-    /// The size of the stored bytes, or somewhat more; less where letters are long or many users are known one by one.
-    fn about_bytes(&self) -> usize {
-        let of_group = |group: &GroupState| {
-            let rows = group.ids.len() * size_of::<IdRow>() + group.cells.len() * size_of::<CellRow>();
-            rows + group.names.len() * ABOUT_NAME_BYTES + group.stats.len() * ABOUT_STATS_BYTES
-        };
-        self.groups.iter().map(of_group).sum::<usize>() + self.letters.len() * ABOUT_LETTER_BYTES
+        writer.finish().map(drop)
     }
 
     /// How many events the cells hold.
@@ -145,7 +141,7 @@ impl PartState {
     pub fn forget(&mut self, first: Minute) {
         let mut remembered = Remembered::new(false);
         for (number, state) in self.groups.iter_mut().enumerate() {
-            remembered.restore(group(number), std::mem::take(&mut state.ids).into_iter());
+            remembered.restore(group(number), &std::mem::take(&mut state.ids));
         }
         remembered.sweep(first);
         for (number, state) in self.groups.iter_mut().enumerate() {
@@ -180,18 +176,18 @@ impl PartState {
     }
 }
 
-fn encode_group(writer: &mut FrameWriter, group: u32, state: &GroupState) {
+fn write_group<W: io::Write>(writer: &mut FrameWriter<W>, group: u32, state: &GroupState) -> io::Result<()> {
     if !state.names.is_empty() {
         writer.section(NAMES, group, |fields| {
             fields.word(state.names.len() as u32);
             for (video_id, event_type) in &state.names {
                 fields.bytes(video_id.as_bytes()).bytes(event_type.as_bytes());
             }
-        });
+        })?;
     }
     if !state.ids.is_empty() {
         let row = |known: &RememberedId| IdRow { id: known.id, minute: known.minute.0, zero: 0 };
-        writer.section(IDS, group, |fields| rows::encode(state.ids.iter().map(row), &mut fields.0));
+        writer.section(IDS, group, |fields| rows::encode(state.ids.iter().map(row), &mut fields.0))?;
     }
     if !state.cells.is_empty() {
         let row = |cell: &CellState| CellRow {
@@ -201,28 +197,29 @@ fn encode_group(writer: &mut FrameWriter, group: u32, state: &GroupState) {
             unwritten: u32::from(cell.unwritten),
             zero: 0,
         };
-        writer.section(CELLS, group, |fields| rows::encode(state.cells.iter().map(row), &mut fields.0));
+        writer.section(CELLS, group, |fields| rows::encode(state.cells.iter().map(row), &mut fields.0))?;
     }
     if !state.stats.is_empty() {
         writer.section(STATS, group, |fields| {
             for (series, minute, stats) in &state.stats {
                 stats.encode(fields.word(series.0).word(minute.0));
             }
-        });
+        })?;
     }
+    Ok(())
 }
 
-fn names(payload: &[u8]) -> Option<Vec<(String, String)>> {
+fn names(payload: &[u8]) -> Option<Vec<(Arc<str>, Arc<str>)>> {
     let mut fields = FieldReader(payload);
     let count = fields.word()?;
     let mut names = Vec::new();
     for _ in 0..count {
-        names.push((fields.text()?.to_owned(), fields.text()?.to_owned()));
+        names.push((fields.text()?.into(), fields.text()?.into()));
     }
     fields.is_done().then_some(names)
 }
 
-fn ids(payload: &[u8]) -> Option<Vec<RememberedId>> {
+fn ids(payload: &[u8]) -> Option<Pages<RememberedId>> {
     let rows = rows::decode::<IdRow>(payload)?;
     Some(rows.into_iter().map(|row| RememberedId { id: row.id, minute: Minute(row.minute) }).collect())
 }
@@ -352,14 +349,14 @@ pub(crate) mod tests {
         let mut state = PartState::default();
         state.groups[3] = GroupState {
             names: vec![("v\u{1F600}".into(), "view".into()), ("v2".into(), "like".into())],
-            ids: vec![RememberedId { id: [u64::MAX, 7], minute: Minute(9) }],
+            ids: vec![RememberedId { id: [u64::MAX, 7], minute: Minute(9) }].into(),
             cells: vec![
                 CellState { series: SeriesNo(1), minute: Minute(9), count: u64::MAX, unwritten: true },
                 CellState { series: SeriesNo(0), minute: Minute(10), count: 1, unwritten: false },
             ],
             stats: vec![(SeriesNo(0), Minute(10), some_stats()), (SeriesNo(1), Minute(9), Stats::default())],
         };
-        state.groups[127].ids = vec![RememberedId { id: [1, 2], minute: Minute(0) }];
+        state.groups[127].ids = vec![RememberedId { id: [1, 2], minute: Minute(0) }].into();
         let letter = |reason, key, append_time| DeadLetter {
             partition: PartitionId(2),
             offset: 1 << 40,
@@ -393,7 +390,7 @@ pub(crate) mod tests {
         assert_eq!(state, sample());
         state.keep_from(Minute(10));
         let group = &state.groups[3];
-        assert_eq!(group.names, [("v\u{1F600}".to_owned(), "view".to_owned())]);
+        assert_eq!(group.names, [("v\u{1F600}".into(), "view".into())]);
         assert_eq!(group.cells.iter().map(|cell| (cell.series.0, cell.minute.0)).collect::<Vec<_>>(), [(0, 10)]);
         assert_eq!(group.stats, [(SeriesNo(0), Minute(10), some_stats())]);
         assert_eq!(group.ids, sample().groups[3].ids, "ids have a memory of their own");

@@ -8,7 +8,7 @@ use crate::{
 use super::{
     fold::Fold,
     frame::FrameError,
-    manifest::{Manifest, Meaning, PartInfo},
+    manifest::{Manifest, Meaning, PartInfo, Summing},
     part::PartState,
 };
 
@@ -117,6 +117,23 @@ pub fn load(store: &mut dyn CheckpointStore, version: Version) -> Result<Loaded,
     state.keep_from(manifest.hot.from);
     balance(&manifest, &state)?;
     Ok(Loaded { manifest, state })
+}
+
+/// Writes one part, which changed up to the checkpoint `number`.
+pub fn write_part(
+    store: &mut dyn CheckpointStore,
+    name: &str,
+    number: u64,
+    state: &PartState,
+) -> Result<PartInfo, StoreError> {
+    let mut written = None;
+    store.write_part(name, &mut |out| {
+        let mut summing = Summing::new(out);
+        state.write(&mut summing)?;
+        written = Some(summing.part(name.to_owned(), number));
+        Ok(())
+    })?;
+    Ok(written.expect("a store writes what it is given"))
 }
 
 /// Reads one part.

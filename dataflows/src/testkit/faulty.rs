@@ -10,7 +10,7 @@ use crate::{
     letter::DeadLetter,
     port::{
         CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, PartitionReader, Reached, Record,
-        SinkError, SourceError, StoreError, Version,
+        SinkError, SourceError, StoreError, Version, WritePart,
     },
 };
 
@@ -162,8 +162,8 @@ impl<S: CheckpointStore> CheckpointStore for Faulty<S> {
         self.through("claim_generation", store_error, |inner| inner.claim_generation(above))
     }
 
-    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.through("put_part", store_error, |inner| inner.put_part(name, bytes))
+    fn write_part(&mut self, name: &str, write: &mut WritePart<'_>) -> Result<(), StoreError> {
+        self.through("write_part", store_error, |inner| inner.write_part(name, write))
     }
 
     fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {

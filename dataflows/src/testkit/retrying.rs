@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::{
     letter::DeadLetter,
-    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
+    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version, WritePart},
 };
 
 /// Attempts at one call. Half of [`super::Faulty`]'s calls go through, so that many in a row don't fail by chance.
@@ -87,8 +87,8 @@ impl<S: CheckpointStore> CheckpointStore for Retrying<S> {
         self.repeat(|inner| inner.claim_generation(above), failed)
     }
 
-    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.repeat(|inner| inner.put_part(name, bytes), failed)
+    fn write_part(&mut self, name: &str, write: &mut WritePart<'_>) -> Result<(), StoreError> {
+        self.repeat(|inner| inner.write_part(name, write), failed)
     }
 
     /// A commit that failed may have been done: then the repetition finds the version taken by itself, and knows

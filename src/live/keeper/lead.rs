@@ -16,7 +16,7 @@ use dataflows::{
     },
     control::{Message, Outcome},
     letter::DeadLetter,
-    port::{Claim, LetterSink, StoreError, Version},
+    port::{Claim, StoreError, Version},
     rules::Rules,
 };
 
@@ -31,6 +31,7 @@ use crate::{
     exit::{Exit, Failure},
     live::{
         input::Input,
+        letters::Letters,
         plan::Identity,
         rows::{self, Which},
     },
@@ -40,7 +41,7 @@ use crate::{
 /// The state of leading.
 pub struct Lead {
     pub identity: Identity,
-    pub letters: Box<dyn LetterSink>,
+    pub letters: Letters,
     pub letters_reach: Reach,
     /// The parts of the newest checkpoint.
     pub chain: Chain,
@@ -67,6 +68,8 @@ struct Committed {
 
 impl Lead {
     pub(super) fn run(mut self, mut keeper: Keeper) -> Result<(), Failure> {
+        // Nothing is stored before its letters can be published.
+        self.letters.sink()?;
         let mut kept = kept(&mut keeper)?;
         let (mut under_way, mut committed): (Option<UnderWay>, Option<Committed>) = (None, None);
         let mut quiet = false;
@@ -197,7 +200,7 @@ impl Lead {
             news.extend(state.letters);
         }
         news.sort_unstable_by_key(|letter| (letter.partition, letter.offset));
-        let letters = &mut self.letters;
+        let letters = self.letters.sink()?;
         patiently(&keeper.facts, self.letters_reach, || letters.publish(version, &news))
     }
 

@@ -139,10 +139,8 @@ fn merge(store: &mut dyn CheckpointStore, parts: &[PartInfo], name: String, kept
     state.keep_from(kept.windows_from);
     state.mark_written();
     state.letters.clear();
-    let bytes = state.encode();
-    store.put_part(&name, &bytes).with_context(|| format!("writing {name}"))?;
     let number = parts.last().map_or(0, |part| part.number);
-    Ok(PartInfo::of(name, number, &bytes))
+    plan::write_part(store, &name, number, &state).with_context(|| format!("writing {name}"))
 }
 
 #[cfg(test)]

@@ -17,17 +17,17 @@ use crate::{
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// Tries until it works, trying again is of no use, or patience is over.
-pub fn patiently<E: Mendable>(
+pub fn patiently<T, E: Mendable>(
     facts: &KeeperFacts,
     reach: Reach,
-    attempt: impl FnMut() -> Result<(), E>,
-) -> Result<(), Failure> {
+    attempt: impl FnMut() -> Result<T, E>,
+) -> Result<T, Failure> {
     attempt
         .retry(backoff(reach))
         .when(|error| error.hopeless(reach).is_none())
         .notify(|error, wait| again(facts, engine::one_line(error), wait))
         .call()
-        .map(|()| facts.set_trouble(None))
+        .inspect(|_| facts.set_trouble(None))
         .map_err(|error| reach.failure(error))
 }
 

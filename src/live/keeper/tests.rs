@@ -6,7 +6,7 @@ use connectors::memory::{MemoryCheckpoints, MemoryLetters, MemorySink};
 use dataflows::{
     announce::{PartitionState, Partitions},
     checkpoint::{
-        manifest::{Hot, Meaning},
+        manifest::{Hot, Meaning, PartInfo},
         part::PartState,
         plan,
     },
@@ -14,7 +14,7 @@ use dataflows::{
     identity::IdKey,
     ledger::Ledger,
     letter::DeadLetter,
-    port::{Claim, CountRow, LetterSink, SinkError, StoreError},
+    port::{Claim, CountRow, LetterSink, SinkError, StoreError, WritePart},
     series::SeriesNo,
     time::Minute,
     window::CellState,
@@ -73,10 +73,10 @@ impl CheckpointStore for Noted<MemoryCheckpoints> {
     fn claim_generation(&mut self, above: u64) -> Result<u64, StoreError> {
         self.0.claim_generation(above)
     }
-    fn put_part(&mut self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    fn write_part(&mut self, name: &str, write: &mut WritePart<'_>) -> Result<(), StoreError> {
         let number = |from: usize, digits: usize| name[from..from + digits].parse().expect("a name has its digits");
         self.1.note(Some(Part(number(21, 20), number(43, 4) as usize)));
-        self.0.put_part(name, bytes)
+        self.0.write_part(name, write)
     }
     fn commit(&mut self, version: Version, manifest: &[u8]) -> Result<(), StoreError> {
         self.1.note(Some(Manifest(version.number)));
@@ -131,7 +131,7 @@ impl LetterSink for Noted<MemoryLetters> {
 fn cut(number: u64, worker: usize, frontier: EventTime, workers: u64) -> WorkerCut {
     let mut part = PartState::default();
     let group = &mut part.groups[worker];
-    group.names.push((format!("v{worker}"), "view".to_owned()));
+    group.names.push((format!("v{worker}").into(), "view".into()));
     group.cells.push(CellState { series: SeriesNo(0), minute: Minute(number as u32), count: 1, unwritten: true });
     part.letters.push(DeadLetter {
         partition: PartitionId(0),
@@ -207,7 +207,7 @@ impl Scene {
                 meaning: Meaning::of(&rules),
                 generation: GENERATION,
             },
-            letters: Box::new(Noted(MemoryLetters::new(), self.journal.clone())),
+            letters: (Box::new(Noted(MemoryLetters::new(), self.journal.clone())) as Box<dyn LetterSink>).into(),
             letters_reach: Reach::Disk,
             chain: Chain::new(Vec::new(), Box::new(move || Ok(Box::new(again.clone())))),
             interval: Duration::from_secs(3_600),

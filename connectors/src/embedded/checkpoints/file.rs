@@ -7,15 +7,18 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    io::{self, BufWriter},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use dataflows::port::Version;
+use dataflows::port::{Version, WritePart};
 
 /// How the names of temporary files begin. No name that a caller may give begins with a dot.
 pub(crate) const TEMP_PREFIX: &str = ".tmp-";
+
+/// What is collected before it is written, bytes.
+const BUFFER_BYTES: usize = 1 << 18;
 
 /// `GENERATION-NUMBER`, 20 digits each, so that the order of names is that of versions.
 pub(crate) fn version_stem(version: Version) -> String {
@@ -46,12 +49,12 @@ impl Drop for Temp {
     }
 }
 
-fn write_temp(dir: &Path, bytes: &[u8]) -> io::Result<Temp> {
+fn write_temp(dir: &Path, write: &mut WritePart<'_>) -> io::Result<Temp> {
     let path = dir.join(format!("{TEMP_PREFIX}{:016x}", getrandom::u64()?));
-    let mut file = create_new(&path)?;
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, create_new(&path)?);
     let temp = Temp { path };
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    write(&mut file)?;
+    file.into_inner()?.sync_all()?;
     Ok(temp)
 }
 
@@ -61,7 +64,7 @@ fn create_new(path: &Path) -> io::Result<File> {
 
 /// Creates `dir/name` with these bytes. `AlreadyExists` if another writer was first. Needs a file system with hard links.
 pub(crate) fn create_exclusively(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temp = write_temp(dir, bytes)?;
+    let temp = write_temp(dir, &mut |out| out.write_all(bytes))?;
     fs::hard_link(&temp.path, dir.join(name))?;
     drop(temp);
     sync_dir(dir)
@@ -73,9 +76,9 @@ pub(crate) fn create_empty(dir: &Path, name: &str) -> io::Result<()> {
     sync_dir(dir)
 }
 
-/// Creates or replaces `dir/name` with these bytes.
-pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temp = write_temp(dir, bytes)?;
+/// Creates or replaces `dir/name` with what is written.
+pub(crate) fn replace(dir: &Path, name: &str, write: &mut WritePart<'_>) -> io::Result<()> {
+    let temp = write_temp(dir, write)?;
     fs::rename(&temp.path, dir.join(name))?;
     sync_dir(dir)
 }
@@ -165,8 +168,8 @@ mod tests {
     #[test]
     fn a_replaced_file_has_the_new_bytes_and_no_temporary_file_stays() {
         let dir = tempfile::tempdir().unwrap();
-        replace(dir.path(), "a", b"first").unwrap();
-        replace(dir.path(), "a", b"second").unwrap();
+        replace(dir.path(), "a", &mut |out| out.write_all(b"first")).unwrap();
+        replace(dir.path(), "a", &mut |out| out.write_all(b"second")).unwrap();
         assert_eq!(fs::read(dir.path().join("a")).unwrap(), b"second");
         assert_eq!(mode(&dir.path().join("a")), 0o600);
         assert_eq!(names(dir.path()).unwrap(), ["a"]);
@@ -176,7 +179,7 @@ mod tests {
     fn a_failed_rename_removes_its_temporary_file() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("a")).unwrap();
-        replace(dir.path(), "a", b"bytes").unwrap_err();
+        replace(dir.path(), "a", &mut |out| out.write_all(b"bytes")).unwrap_err();
         assert_eq!(names(dir.path()).unwrap(), [""; 0]);
     }
 
