@@ -33,7 +33,7 @@ use dataflows::{
 #[cfg(feature = "kafka")]
 use crate::config::Settings;
 use crate::{
-    engine::{self, FirstError, Handout, Monotonic, SendReader},
+    engine::{self, FirstError, Handout, Monotonic, SendReader, spread::Shares},
     exit::{Exit, Failure, OrExit as _},
     progress::Progress,
 };
@@ -46,6 +46,7 @@ pub struct Input {
     /// The log's own id; files have none.
     pub log: Option<u128>,
     pub readers: Vec<(u64, SendReader)>,
+    shares: Shares,
     ended: Ended,
     total: u64,
     progress: Arc<AtomicU64>,
@@ -58,22 +59,32 @@ impl Input {
         let partitions = FileInput::open_glob(pattern).or_exit(Exit::Usage)?;
         let progress = Arc::new(AtomicU64::new(0));
         let total = partitions.iter().map(|partition| partition.size_bytes).sum();
-        let mut readers = Vec::new();
+        let (mut readers, mut shares) = (Vec::new(), Shares::default());
         for partition in partitions {
             let size = partition.size_bytes;
+            // A pipe, which has no size, can be read only once.
+            if let Some(mut sample) = (size != 0).then(|| partition.clone().reader(Arc::default()).ok()).flatten() {
+                shares.sample(&mut sample, size);
+            }
             let reader = partition.reader(Arc::clone(&progress)).map_err(engine::source_failure)?;
             readers.push((size, Box::new(reader) as SendReader));
         }
-        Ok(Self { log: None, readers, ended: Ended::ForGood, total, progress, unit: "bytes" })
+        Ok(Self { log: None, readers, shares, ended: Ended::ForGood, total, progress, unit: "bytes" })
     }
 
     /// The log as it is now, or up to these offsets; what is appended from here on is not read.
     pub fn log(dir: &Path, until: Option<&[u64]>) -> Result<Self, Failure> {
         let log = Log::open_read_only(dir).map_err(log_failure)?;
         let offsets: Vec<_> = log.first_offsets().into_iter().zip(log.end_offsets()).collect();
-        Self::up_to(log.id(), offsets, until, |partition, first, end| {
-            Ok(Box::new(log.reader_until(partition, first, end)?))
-        })
+        let open = |partition, first, end| Ok(Box::new(log.reader_until(partition, first, end)?) as SendReader);
+        let mut input = Self::up_to(log.id(), offsets, until, open)?;
+        for (size, reader) in &input.readers {
+            let (first, end) = (reader.next_offset(), reader.next_offset() + size);
+            if let Ok(mut sample) = open(reader.partition(), first, end) {
+                input.shares.sample(&mut *sample, *size);
+            }
+        }
+        Ok(input)
     }
 
     /// The topic as it is now, or up to these offsets, from its first records on; what is produced from here on is not read.
@@ -108,7 +119,7 @@ impl Input {
             readers.push((end - first, open(partition, *first, *end).map_err(engine::source_failure)?));
         }
         let total = readers.iter().map(|(records, _)| records).sum();
-        Ok(Self { log: Some(log), readers, ended: Ended::ForNow, total, progress: Arc::default(), unit: "records" })
+        Ok(Self { log: Some(log), readers, shares: Shares::default(), ended: Ended::ForNow, total, progress: Arc::default(), unit: "records" })
     }
 }
 
@@ -183,7 +194,7 @@ pub fn count<T: Send + 'static>(
     let mut start = Start::fresh(input.readers.iter().map(|(_, reader)| reader.partition()));
     start.state.rulings = rulings;
     let start = Arc::new(start);
-    let handout = Handout::by_size(input.readers, workers);
+    let handout = Handout::by_size(input.readers, &input.shares, workers);
     let (errors, key) = (Arc::new(FirstError::default()), secret()?);
     let (ends, collected) = mpsc::channel::<T>();
     let take = Arc::new(take);

@@ -32,7 +32,7 @@ const NAMES_MAX: usize = 1 << 20;
 const PARCEL_LETTERS: usize = 16;
 
 /// Events that wait for their series' numbers, at most: what looking these up reads is fetched from memory meanwhile.
-const PENDING_MAX: usize = 64;
+const PENDING_MAX: usize = 16;
 
 /// Records at one time, about: then the time steps on by a tick, even where the clock does not. What travels at one time
 /// waits for the frontier in memory, so this bounds it: in coarse steps over dense history, and where history is fed to a

@@ -58,7 +58,7 @@ use crate::{
 const FUEL_ROWS: usize = 65_536;
 
 /// Rows whose identities are fetched from memory at once, before they are judged one by one.
-const BLOCK_ROWS: usize = 64;
+const BLOCK_ROWS: usize = 16;
 
 /// What changed of one worker's state up to a frontier, to be stored and written.
 #[derive(Clone, Debug)]

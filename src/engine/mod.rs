@@ -8,6 +8,7 @@ pub mod kept;
 #[cfg(feature = "objects")]
 pub mod objects;
 pub mod reach;
+pub mod spread;
 
 use std::{
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use dataflows::{
 };
 use timely::worker::Worker;
 
+use self::spread::{Shares, owners};
 use crate::{
     config::TimeSettings,
     exit::{Exit, Failure},
@@ -106,9 +108,9 @@ impl Handout {
     }
 
     /// Spreads readers of so much each over workers.
-    pub fn by_size(readers: Vec<(u64, SendReader)>, workers: usize) -> Self {
+    pub fn by_size(readers: Vec<(u64, SendReader)>, shares: &Shares, workers: usize) -> Self {
         let sizes: Vec<(PartitionId, u64)> = readers.iter().map(|(size, reader)| (reader.partition(), *size)).collect();
-        let owners = owners(&sizes, workers);
+        let owners = owners(&sizes, shares, workers, workers);
         Self::new(readers.into_iter().map(|(_, reader)| (owners[&reader.partition()], reader)).collect())
     }
 
@@ -118,22 +120,6 @@ impl Handout {
         let readers = by_worker.remove(&worker).unwrap_or_default();
         readers.into_iter().map(|reader| reader as Box<dyn PartitionReader>).collect()
     }
-}
-
-/// Which worker reads which partition, by how much there is in each: the largest first, each to the worker with the
-/// least so far.
-pub fn owners(sizes: &[(PartitionId, u64)], workers: usize) -> BTreeMap<PartitionId, usize> {
-    let mut loads = vec![0_u64; workers];
-    let mut sizes = sizes.to_vec();
-    sizes.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-    let mut owners = BTreeMap::new();
-    for (partition, size) in sizes {
-        let least = (0..workers).min_by_key(|worker| loads[*worker]).expect("there is a worker");
-        // One more each, so that empty partitions spread as well.
-        loads[least] += size + 1;
-        owners.insert(partition, least);
-    }
-    owners
 }
 
 /// The first error that a worker met; all workers end when there is one.
@@ -183,18 +169,5 @@ pub fn drive(worker: &mut Worker, errors: &FirstError, mut beat: impl FnMut()) {
     }
     for dataflow in worker.installed_dataflows() {
         worker.drop_dataflow(dataflow);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn partitions_are_spread_by_size() {
-        let sizes = [1_940, 4_040, 1_900, 2_630];
-        let sizes: Vec<_> = sizes.into_iter().zip(0..).map(|(size, n)| (PartitionId(n), size)).collect();
-        let owners: Vec<usize> = owners(&sizes, 2).into_values().collect();
-        assert_eq!(owners, [1, 0, 0, 1]);
     }
 }

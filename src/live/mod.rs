@@ -18,7 +18,6 @@ mod input;
 #[cfg(feature = "kafka")]
 mod kafka;
 pub mod keeper;
-mod letters;
 pub mod lock;
 mod open;
 mod plan;

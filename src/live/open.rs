@@ -13,7 +13,7 @@ use dataflows::{
     },
     clock::Clock,
     identity::IdKey,
-    port::{CheckpointStore, Claim, CountSink, PartitionId, SinkError, StoreError, Version},
+    port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
     rules::Rules,
     ruling::Ruling,
     time::EventTime,
@@ -23,14 +23,17 @@ use super::{
     cluster::Place,
     days::Days,
     input::{Input, Offsets},
-    letters::Letters,
     plan::{self, Identity, Plan},
     ports::{self, Rows},
     rows::{self, Which},
 };
 use crate::{
     config::{Settings, SourceKind},
-    engine::{self, reach::Reach},
+    engine::{
+        self,
+        reach::Reach,
+        spread::{self, Shares},
+    },
     exit::{Exit, Failure, OrExit as _},
     recount::secret,
     service::Cold,
@@ -49,7 +52,7 @@ pub struct Opened {
     /// At hand, of what is in memory and of what has left it.
     pub days: Arc<Days>,
     /// Where dead letters go: in the first process.
-    pub letters: Option<Letters>,
+    pub letters: Option<Box<dyn LetterSink>>,
     /// What all processes do.
     pub plan: Plan,
     /// The state of the checkpoint that is resumed.
@@ -107,13 +110,8 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     let (mut plan, state, letters) = match found {
         None => {
             let history = claim.as_ref().map_or(fresh_history()?, |claim| claim.history);
-            let again = settings.clone();
-            let mut letters = Letters::opening(move || ports::letters(&again, history))?;
-            let published = match claim {
-                // Nobody else has this history.
-                None => HashSet::new(),
-                Some(_) => letters.sink()?.published().map_err(|error| of_letters.failure(error))?,
-            };
+            let mut letters = ports::letters(settings, history)?;
+            let published = letters.published().map_err(|error| of_letters.failure(error))?;
             let write_from = claim.map_or(0, |claim| claim.frontier);
             let partitions = all_partitions(Partitions::default(), &offsets, 0);
             (Plan { partitions, write_from, published, ..base(history, secret()?) }, PartState::default(), letters)
@@ -151,7 +149,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
                 known.raise_floors(manifest.watermark, rules);
             }
             let partitions = all_partitions(known, &offsets, manifest.watermark);
-            (Plan { partitions, ..plan }, plan::settled(state, write_from), letters.into())
+            (Plan { partitions, ..plan }, plan::settled(state, write_from), letters)
         }
     };
     let readers = match settings.source.kind {
@@ -159,7 +157,8 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         SourceKind::Log => place.workers,
         SourceKind::Kafka => place.workers * place.processes(),
     };
-    plan.owners = engine::owners(&to_read(&plan.partitions, &offsets), readers);
+    let (shares, workers) = (Shares::of_state(&state), place.workers * place.processes());
+    plan.owners = spread::owners(&to_read(&plan.partitions, &offsets), &shares, readers, workers);
     tell_resumed(&plan, &offsets);
     let letters = Some(letters);
     Ok(Opened { input, checkpoints: store, sink, cold, days, letters, plan, state, chain, acknowledged })

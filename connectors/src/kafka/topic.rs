@@ -89,9 +89,7 @@ impl Topic {
         let properties = [(TIMESTAMPS, LOG_APPEND_TIME)];
         let create = create_with.map(|partitions| Creation { partitions, properties: &properties });
         let topic = Self::open_named(settings, &settings.topic, create, patience)?;
-        // Beside the rest: a client takes its time to end.
-        let shared = Arc::clone(&topic.shared);
-        thread::spawn(move || shared.warn_of_properties());
+        topic.warn_of_properties();
         Ok(topic)
     }
 
@@ -219,12 +217,10 @@ impl Topic {
         let Shared { settings, name, patience, .. } = &*self.shared;
         patiently(*patience, ask, Fault::is_transient).map_err(|fault| failure(settings, name, *patience, fault))
     }
-}
 
-impl Shared {
     fn warn_of_properties(&self) {
-        let topic = &self.name;
-        let properties = match properties_of(&self.settings, topic) {
+        let topic = &self.shared.name;
+        let properties = match properties_of(&self.shared.settings, topic) {
             Ok(properties) => properties,
             Err(error) => return tracing::debug!(topic, %error, "the topic's configuration can't be read"),
         };
@@ -241,7 +237,9 @@ impl Shared {
             tracing::warn!(topic, bytes_max, "{BYTES_MAX} is small: set the librdkafka property batch.size as low");
         }
     }
+}
 
+impl Shared {
     /// A consumer that may be assigned a partition.
     pub fn consumer(&self) -> Result<BaseConsumer<Context>, Fault> {
         let config = self.settings.reader(self.partitions.load(Ordering::Acquire));
@@ -319,6 +317,8 @@ pub fn properties_of(settings: &Settings, name: &str) -> Result<BTreeMap<String,
     let admin: AdminClient<Context> = client(&settings.asker(), Context::default())?;
     let options = AdminOptions::new().request_timeout(Some(ASK_LIMIT));
     let described = block_on(admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options));
+    // A client takes a tenth of a second to end, for which a start need not wait.
+    thread::spawn(move || drop(admin));
     let described = described.map_err(|error| failed(error.into()))?.pop();
     let config = described.transpose().map_err(|code| failed(Fault::new(code, code.to_string())))?;
     let entries = config.into_iter().flat_map(|config| config.entries);

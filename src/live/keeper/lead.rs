@@ -16,7 +16,7 @@ use dataflows::{
     },
     control::{Message, Outcome},
     letter::DeadLetter,
-    port::{Claim, StoreError, Version},
+    port::{Claim, LetterSink, StoreError, Version},
     rules::Rules,
 };
 
@@ -31,7 +31,6 @@ use crate::{
     exit::{Exit, Failure},
     live::{
         input::Input,
-        letters::Letters,
         plan::Identity,
         rows::{self, Which},
     },
@@ -41,7 +40,7 @@ use crate::{
 /// The state of leading.
 pub struct Lead {
     pub identity: Identity,
-    pub letters: Letters,
+    pub letters: Box<dyn LetterSink>,
     pub letters_reach: Reach,
     /// The parts of the newest checkpoint.
     pub chain: Chain,
@@ -68,8 +67,6 @@ struct Committed {
 
 impl Lead {
     pub(super) fn run(mut self, mut keeper: Keeper) -> Result<(), Failure> {
-        // Nothing is stored before its letters can be published.
-        self.letters.sink()?;
         let mut kept = kept(&mut keeper)?;
         let (mut under_way, mut committed): (Option<UnderWay>, Option<Committed>) = (None, None);
         let mut quiet = false;
@@ -200,7 +197,7 @@ impl Lead {
             news.extend(state.letters);
         }
         news.sort_unstable_by_key(|letter| (letter.partition, letter.offset));
-        let letters = self.letters.sink()?;
+        let letters = &mut self.letters;
         patiently(&keeper.facts, self.letters_reach, || letters.publish(version, &news))
     }
 

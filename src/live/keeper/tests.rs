@@ -207,7 +207,7 @@ impl Scene {
                 meaning: Meaning::of(&rules),
                 generation: GENERATION,
             },
-            letters: (Box::new(Noted(MemoryLetters::new(), self.journal.clone())) as Box<dyn LetterSink>).into(),
+            letters: Box::new(Noted(MemoryLetters::new(), self.journal.clone())),
             letters_reach: Reach::Disk,
             chain: Chain::new(Vec::new(), Box::new(move || Ok(Box::new(again.clone())))),
             interval: Duration::from_secs(3_600),
