@@ -82,7 +82,7 @@ pub fn owners(
 
 #[cfg(test)]
 mod tests {
-    use connectors::memory::log::MemoryLog;
+    use connectors::memory::log::MemoryPartition;
     use dataflows::{series::SeriesNo, time::Minute, window::CellState};
 
     use super::*;
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_sample_stands_for_its_partition() {
-        let log = MemoryLog::new(PartitionId(0));
+        let log = MemoryPartition::new(PartitionId(0));
         let append = |video: &str, number: usize| {
             let payload = format!(
                 r#"{{"event_id":"{number}","video_id":"{video}","event_type":"view","timestamp":1767225600000}}"#
