@@ -326,7 +326,7 @@ impl<'a> Model<'a> {
             (SourceKind::Kafka, Some(_)) => {
                 let reader = (measured::KAFKA_QUEUED_BYTES / self.job.partitions)
                     .clamp(measured::KAFKA_READER_BYTES_MIN, measured::KAFKA_READER_BYTES_MAX);
-                reader * self.job.partitions
+                reader * self.job.partitions * measured::KAFKA_HELD
             }
             _ => 0.0,
         }
