@@ -119,7 +119,15 @@ impl Input {
             readers.push((end - first, open(partition, *first, *end).map_err(engine::source_failure)?));
         }
         let total = readers.iter().map(|(records, _)| records).sum();
-        Ok(Self { log: Some(log), readers, shares: Shares::default(), ended: Ended::ForNow, total, progress: Arc::default(), unit: "records" })
+        Ok(Self {
+            log: Some(log),
+            readers,
+            shares: Shares::default(),
+            ended: Ended::ForNow,
+            total,
+            progress: Arc::default(),
+            unit: "records",
+        })
     }
 }
 

@@ -3,8 +3,8 @@
 use dataflows::{
     checkpoint::part::{GroupState, PartState},
     dedup::RememberedId,
-    pages::Pages,
     identity::KEY_GROUPS,
+    pages::Pages,
     series::SeriesNo,
     time::Minute,
     window::CellState,

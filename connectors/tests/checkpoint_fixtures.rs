@@ -37,7 +37,11 @@ fn what_former_builds_have_written_is_read() {
         for group in groups {
             for cell in &group.cells {
                 let (video, kind) = &group.names[cell.series.0 as usize];
-                assert_eq!(counts.insert((video.to_string(), kind.to_string(), cell.minute), cell.count), None, "{name}");
+                assert_eq!(
+                    counts.insert((video.to_string(), kind.to_string(), cell.minute), cell.count),
+                    None,
+                    "{name}"
+                );
             }
         }
         assert_eq!(counts, expected(), "{name}");

@@ -211,7 +211,10 @@ mod tests {
         assert_eq!(taken(&mut ids), [(1, 20)]);
         let mut back = Remembered::new(false);
         let ids = [(1, 2), (2, 3), (1, 20)];
-        back.restore(G, &ids.map(|(id, minute)| RememberedId { id: [id, 1], minute: Minute(minute) }).into_iter().collect());
+        back.restore(
+            G,
+            &ids.map(|(id, minute)| RememberedId { id: [id, 1], minute: Minute(minute) }).into_iter().collect(),
+        );
         assert_eq!(back.len(), 2);
         assert_eq!(
             back.judge(G, [1, 1], Minute(2), Minute(20), false),

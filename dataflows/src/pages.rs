@@ -103,7 +103,8 @@ mod tests {
     #[test]
     fn what_it_holds_is_not_moved_once_there_are_pages() {
         let mut pages: Pages<usize> = (0..=PAGE_ITEMS).collect();
-        let places = |pages: &Pages<usize>| pages.iter().take(PAGE_ITEMS + 1).map(std::ptr::from_ref).collect::<Vec<_>>();
+        let places =
+            |pages: &Pages<usize>| pages.iter().take(PAGE_ITEMS + 1).map(std::ptr::from_ref).collect::<Vec<_>>();
         let before = places(&pages);
         (0..5 * PAGE_ITEMS).for_each(|item| pages.push(item));
         assert_eq!(places(&pages), before);

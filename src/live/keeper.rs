@@ -116,16 +116,13 @@ impl Keeper {
         let name = format!("{:020}-{:020}.w{:04}.part", self.generation, cut.number, cut.worker);
         let (number, worker, paused_ms) = (cut.number, cut.worker, cut.paused_ms);
         let (checkpoints, part) = (&mut *self.checkpoints, &cut.part);
-        let info = patiently(&self.facts, self.checkpoints_reach, || plan::write_part(checkpoints, &name, number, part))?;
+        let info =
+            patiently(&self.facts, self.checkpoints_reach, || plan::write_part(checkpoints, &name, number, part))?;
         tracing::debug!(number, worker, paused_ms, bytes = info.bytes, "a worker was cut");
         // Nobody asks for them any more, and they are most of what changed.
         cut.part.groups.iter_mut().for_each(|group| group.ids = Pages::default());
-        let part = StoredPart {
-            info,
-            counted: cut.counted,
-            left: cut.hot.left,
-            has_letters: !cut.part.letters.is_empty(),
-        };
+        let part =
+            StoredPart { info, counted: cut.counted, left: cut.hot.left, has_letters: !cut.part.letters.is_empty() };
         self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
         under_way.cuts.push(cut);
         Ok(())

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use crate::{
     letter::DeadLetter,
-    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version, WritePart},
+    port::{
+        CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version, WritePart,
+    },
 };
 
 /// Attempts at one call. Half of [`super::Faulty`]'s calls go through, so that many in a row don't fail by chance.
