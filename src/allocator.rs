@@ -9,7 +9,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay` of mimalloc.h.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// Milliseconds. At full speed a twentieth of the time is lost with a fifth of this, and a fifth of the memory is kept for nothing with twenty times
+/// Milliseconds. At full speed a twentieth of the time is lost with a fifth of this, and a tenth of the memory is kept for nothing with twenty times
 /// as much.
 const KEPT_MS: c_long = 500;
 
