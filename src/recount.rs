@@ -59,12 +59,14 @@ impl Input {
         let partitions = FileInput::open_glob(pattern).or_exit(Exit::Usage)?;
         let progress = Arc::new(AtomicU64::new(0));
         let total = partitions.iter().map(|partition| partition.size_bytes).sum();
-        let (mut readers, mut shares) = (Vec::new(), Shares::default());
+        let (mut readers, mut shares, count) = (Vec::new(), Shares::default(), partitions.len());
         for partition in partitions {
             let size = partition.size_bytes;
             // A pipe, which has no size, can be read only once.
-            if let Some(mut sample) = (size != 0).then(|| partition.clone().reader(Arc::default()).ok()).flatten() {
-                shares.sample(&mut sample, size);
+            if size != 0
+                && let Ok(mut sample) = partition.clone().reader(Arc::default())
+            {
+                shares.sample(&mut sample, size, count);
             }
             let reader = partition.reader(Arc::clone(&progress)).map_err(engine::source_failure)?;
             readers.push((size, Box::new(reader) as SendReader));
@@ -81,7 +83,7 @@ impl Input {
         for (size, reader) in &input.readers {
             let (first, end) = (reader.next_offset(), reader.next_offset() + size);
             if let Ok(mut sample) = open(reader.partition(), first, end) {
-                input.shares.sample(&mut *sample, *size);
+                input.shares.sample(&mut *sample, *size, input.readers.len());
             }
         }
         Ok(input)

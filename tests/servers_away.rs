@@ -47,8 +47,8 @@ const BUFFER: (&str, u64) = ("64KiB", 1024);
 const PADDED: u64 = 5_000;
 const PAD: u64 = 8_000;
 
-/// What four readers may hold, at 16 MiB and a fetch of 4 MiB each, and some more.
-const HELD_KIB_MAX: u64 = (4 * (16 + 4 + 4)) << 10;
+/// What four readers may hold, at 4 MiB and a fetch of 1 MiB each, and some more.
+const HELD_KIB_MAX: u64 = (4 * (4 + 1 + 4)) << 10;
 
 /// All events of a partition.
 const END: u64 = 6_000 + PADDED + 100;

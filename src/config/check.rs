@@ -492,10 +492,12 @@ impl Judge {
             }
         };
         let alignment_ms = self.duration("time.alignment", &time.alignment, 1);
-        let coarsest_ms = COARSE_STEP_MS_MIN.next_multiple_of(tick_ms);
-        if self.good(&["time.alignment", "time.tick"]) && alignment_ms <= 2 * coarsest_ms {
-            let problem =
-                format!("{:?} is not more than two of the coarsest steps ({coarsest_ms}ms each)", time.alignment);
+        let step_ms = COARSE_STEP_MS_MIN.next_multiple_of(tick_ms);
+        if self.good(&["time.alignment", "time.tick"]) && alignment_ms <= 2 * step_ms {
+            let problem = format!(
+                "{:?} has no room for two steps of {step_ms}ms, in which much is caught up with",
+                time.alignment
+            );
             self.fault("time.alignment", problem);
         }
         let quiet = match time.quiet.as_str() {

@@ -12,23 +12,25 @@ use dataflows::{
     port::{Decode as _, PartitionId, PartitionReader, Reached},
 };
 
-/// Records of a partition that are looked at, at most.
-pub const SAMPLE_RECORDS: u64 = 4_096;
+/// Records that are looked at of all partitions, and of one at the least: many even out by themselves.
+const SAMPLE_RECORDS: usize = 16_384;
+const PARTITION_RECORDS_MIN: usize = 64;
 
 /// How records spread over the key groups, as far as is known.
 #[derive(Clone, Debug, Default)]
 pub struct Shares(BTreeMap<KeyGroup, u64>);
 
 impl Shares {
-    /// As the first records of a reader do, of a partition of this size, in any unit. What can't be read is left out: who reads it in
-    /// earnest tells.
-    pub fn sample(&mut self, reader: &mut dyn PartitionReader, size: u64) {
+    /// As the first records of a reader do, of one of so many partitions, and of this size, in any unit. What can't be read is left
+    /// out: who reads it in earnest tells.
+    pub fn sample(&mut self, reader: &mut dyn PartitionReader, size: u64, partitions: usize) {
+        let wanted = (SAMPLE_RECORDS / partitions).max(PARTITION_RECORDS_MIN);
         let (mut seen, mut groups) = (0, Vec::new());
-        while seen < SAMPLE_RECORDS {
+        while seen < wanted {
             let reached = reader.read(&mut |record| {
                 groups.extend(JsonEvents.decode(record.payload).ok().map(|event| KeyGroup::of(&event.video_id)));
                 seen += 1;
-                if seen < SAMPLE_RECORDS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                if seen < wanted { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             });
             if !matches!(reached, Ok(Reached::More)) {
                 break;
@@ -127,7 +129,7 @@ mod tests {
         }
         log.append(None, None, b"nonsense");
         let mut shares = Shares::default();
-        shares.sample(&mut log.reader(0).unwrap(), 1_000);
+        shares.sample(&mut log.reader(0).unwrap(), 1_000, 1);
         assert_eq!(shares.0, [("hot", 250), ("cold", 750)].map(|(video, of)| (KeyGroup::of(video), of)).into());
     }
 }

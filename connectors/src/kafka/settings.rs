@@ -77,7 +77,7 @@ const ASKER_SOCKET_TIMEOUT: &str = "5000";
 /// What all readers together may hold that is fetched and not yet read, KiB.
 const QUEUED_KIB: u32 = 64 << 10;
 
-/// What one reader may hold, KiB: a few fetches. librdkafka takes some two and a half times this for them, and more makes nothing faster.
+/// What one reader may hold, KiB: a few fetches. librdkafka takes some five times this for small records, and more makes nothing faster.
 const READER_QUEUED_KIB_MAX: u32 = 4 << 10;
 
 /// What one reader may at least hold, KiB: many small partitions go over [`QUEUED_KIB`], but stay readable.

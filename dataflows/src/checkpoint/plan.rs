@@ -1,4 +1,4 @@
-//! Which checkpoint to resume: reads facts from the store, then decides in one pure function.
+//! Which checkpoint to resume: reads facts from the store, then decides in one pure function. Parts are written here as well, beside where they are read.
 
 use crate::{
     port::{CheckpointStore, StoreError, Version},
