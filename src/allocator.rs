@@ -9,9 +9,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay` of mimalloc.h.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// Milliseconds. At full speed a twentieth of the time is lost with a fifth of this, and a tenth of the memory is kept for nothing with twenty times
-/// as much.
-const KEPT_MS: c_long = 500;
+/// Milliseconds: what one checkpoint has freed serves the next, five seconds later. With half a second, a third more of the kernel's time goes into pages.
+const KEPT_MS: c_long = 6_000;
 
 /// What merges of the index and checkpoints take comes and goes, and each page that is taken anew is one that the kernel clears. `MIMALLOC_PURGE_DELAY`
 /// in the environment, milliseconds, has precedence.

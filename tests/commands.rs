@@ -141,7 +141,7 @@ fn part() -> PartState {
     let minute = Minute::of(START);
     part.groups[7] = GroupState {
         names: vec![("v1".into(), "view".into())],
-        ids: vec![RememberedId { id: [1, 2], minute }, RememberedId { id: [3, 4], minute }].into(),
+        ids: [[1, 2], [3, 4]].into_iter().map(|id| RememberedId { id, minute }).collect(),
         cells: vec![CellState { series: SeriesNo(0), minute, count: 2, unwritten: true }],
         stats: Vec::new(),
     };

@@ -2,9 +2,8 @@
 
 use dataflows::{
     checkpoint::part::{GroupState, PartState},
-    dedup::RememberedId,
     identity::KEY_GROUPS,
-    pages::Pages,
+    pages::IdPages,
     series::SeriesNo,
     time::Minute,
     window::CellState,
@@ -52,7 +51,7 @@ fn part() -> PartState {
     let mut dice = inputs::dice(6);
     let mut group = |number| {
         let ids = inputs::ids(&mut dice, IDS, FIRST).into_iter();
-        let ids: Pages<RememberedId> = ids.map(|(_, known)| known).collect();
+        let ids: IdPages = ids.map(|(_, known)| known).collect();
         let names = (0..NAMES).map(|name| (format!("v{:07}", number * NAMES + name).into(), "view".into())).collect();
         let windows =
             (0..NAMES).flat_map(|name| (0..MINUTES).map(move |minute| (SeriesNo(name), Minute(FIRST.0 + minute))));

@@ -59,7 +59,7 @@ fn repeated_ids(bencher: Bencher) {
 /// A table with all minutes full, and what is in it.
 fn remembered() -> (Remembered, Vec<Id>) {
     let mut dice = inputs::dice(4);
-    let mut remembered = Remembered::new(true);
+    let mut remembered = Remembered::default();
     let step = |minute| inputs::ids(&mut dice, STEP_EVENTS, Minute(FIRST.0 + minute));
     let known: Vec<Id> = (0..MINUTES).flat_map(step).collect();
     judge(&mut remembered, &known, FIRST);

@@ -1,5 +1,6 @@
-//! Checkpoints that former builds have written are read by this one. Both fixtures were made by `tidemark run --workers 2` from
-//! the same 40 events: `whole` before parts were increments, `increments` since then, over two checkpoints.
+//! Checkpoints that former builds have written are read by this one. All fixtures were made by `tidemark run --workers 2` from
+//! the same 40 events: `whole` before parts were increments, `increments` since then, over two checkpoints, `pages` since ids are stored by
+//! the page and functions of one event as that event.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +27,7 @@ fn expected() -> Counts {
 
 #[test]
 fn what_former_builds_have_written_is_read() {
-    for (name, parts, unwritten) in [("whole", 2, 20), ("increments", 4, 20)] {
+    for (name, parts, unwritten) in [("whole", 2, 20), ("increments", 4, 20), ("pages", 4, 20)] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints").join(name);
         let mut store = CheckpointDir::look_at(dir).unwrap();
         let newest = store.manifests().unwrap().pop().unwrap();

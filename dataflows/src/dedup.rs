@@ -4,13 +4,11 @@
 //! remember it; its tag is the window of the latest such event. By the clock of a repeat's partition the event is
 //! remembered while `window end > clock - remember`. Records carry that bound as a minute (`forgotten`): windows
 //! before it are forgotten, which is the same since windows end on whole minutes.
-//!
-//! What was remembered since the last checkpoint is noted besides, as long as that is less than all there is.
 
 use crate::{
     identity::{EventKey, KEY_GROUPS, KeyGroup},
     ids::Ids,
-    pages::Pages,
+    pages::IdPages,
     rules::Rules,
     time::{EventTime, MINUTE_MS, Minute},
 };
@@ -53,52 +51,28 @@ pub struct RememberedId {
 /// The remembered identities, by key group.
 pub struct Remembered {
     groups: Vec<Ids>,
-    /// What [`Remembered::take_changes`] will give, or `None` where nobody will ask.
-    changes: Option<Vec<Changes>>,
     /// Windows before this one are forgotten by all, though they may still be in a table.
     forgotten: Minute,
 }
 
-/// What a group remembers since it was last asked.
-enum Changes {
-    /// These, the later of two with one identity being in force.
-    Some(Pages<RememberedId>),
-    /// So many that all of the group is no more.
-    All,
-}
-
-impl Changes {
-    #[inline]
-    fn note(&mut self, known: RememberedId, of: usize) {
-        match self {
-            Changes::Some(ids) if ids.len() <= of => ids.push(known),
-            Changes::Some(_) => *self = Changes::All,
-            Changes::All => {}
-        }
+impl Default for Remembered {
+    /// Remembers nothing yet.
+    fn default() -> Self {
+        Self { groups: vec![Ids::default(); KEY_GROUPS], forgotten: Minute(0) }
     }
 }
 
 impl Remembered {
-    /// Remembers nothing yet. `notes_changes` where checkpoints will ask for them.
-    pub fn new(notes_changes: bool) -> Self {
-        let none = || (0..KEY_GROUPS).map(|_| Changes::Some(Pages::default())).collect();
-        Self { groups: vec![Ids::default(); KEY_GROUPS], changes: notes_changes.then(none), forgotten: Minute(0) }
-    }
-
     /// Judges an event: `first` is the first window that its partition remembers, itself included; `late` whether its
     /// partition's clock calls it late.
     #[inline]
     pub fn judge(&mut self, group: KeyGroup, id: EventKey, minute: Minute, first: Minute, late: bool) -> Verdict {
-        let place = usize::from(group.0);
-        let ids = &mut self.groups[place];
+        let ids = &mut self.groups[usize::from(group.0)];
         match ids.find(id) {
             Ok(at) if ids.minute(at) >= first => return Verdict::Duplicate,
             _ if late => return Verdict::Late,
-            Ok(at) => ids.set_minute(at, minute),
+            Ok(at) => ids.put_again(at, id, minute),
             Err(at) => ids.insert(at, id, minute, self.forgotten),
-        }
-        if let Some(changes) = &mut self.changes {
-            changes[place].note(RememberedId { id, minute }, self.groups[place].len());
         }
         Verdict::Counted
     }
@@ -116,10 +90,9 @@ impl Remembered {
         }
     }
 
-    /// What a group remembers, in no order.
+    /// What a group remembers.
     pub fn group(&self, group: KeyGroup) -> impl Iterator<Item = RememberedId> + '_ {
-        let ids = self.groups[usize::from(group.0)].iter().map(|(id, minute)| RememberedId { id, minute });
-        ids.filter(|known| known.minute >= self.forgotten)
+        self.groups[usize::from(group.0)].iter().filter(|known| known.minute >= self.forgotten)
     }
 
     /// Has the memory fetched that judging this event will read.
@@ -128,26 +101,16 @@ impl Remembered {
         self.groups[usize::from(group.0)].prefetch(id);
     }
 
-    /// Takes what a group remembers since the last call, or more: the later of two with one identity is in force.
-    pub fn take_changes(&mut self, group: KeyGroup) -> Pages<RememberedId> {
-        let place = usize::from(group.0);
-        let Some(changes) = &mut self.changes else { return Pages::default() };
-        match std::mem::replace(&mut changes[place], Changes::Some(Pages::default())) {
-            Changes::Some(ids) => ids,
-            Changes::All => self.group(group).collect(),
-        }
+    /// Takes what a group remembers since the last call, some of it perhaps forgotten already.
+    pub fn take_changes(&mut self, group: KeyGroup) -> IdPages {
+        self.groups[usize::from(group.0)].take_new()
     }
 
     /// Puts back what checkpoints remembered: the later of two with one identity is in force.
-    pub fn restore(&mut self, group: KeyGroup, ids: &Pages<RememberedId>) {
-        let table = &mut self.groups[usize::from(group.0)];
-        table.reserve(ids.len());
-        for known in ids.iter() {
-            match table.find(known.id) {
-                Ok(at) => table.set_minute(at, known.minute),
-                Err(at) => table.insert(at, known.id, known.minute, self.forgotten),
-            }
-        }
+    pub fn restore(&mut self, group: KeyGroup, ids: &IdPages) {
+        let group = &mut self.groups[usize::from(group.0)];
+        group.extend(ids);
+        group.mark_taken();
     }
 
     /// How many identities are in memory, some of them forgotten.
@@ -172,7 +135,7 @@ mod tests {
         // (remember 10 min) an event in minute 2 ends at 180,000: remembered while 180,000 > clock - 600,000
         for (clock, expect) in [(0, true), (779_999, true), (780_000, false), (900_000, false)] {
             let first = first_remembered(clock, 600_000);
-            let mut ids = Remembered::new(true);
+            let mut ids = Remembered::default();
             assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(0), false), Verdict::Counted);
             let expect = if expect { Verdict::Duplicate } else { Verdict::Counted };
             assert_eq!(ids.judge(G, [1, 1], Minute(9), first, false), expect, "clock {clock}");
@@ -181,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_repeat_is_a_duplicate_before_it_is_late() {
-        let mut ids = Remembered::new(true);
+        let mut ids = Remembered::default();
         ids.judge(G, [1, 1], Minute(2), Minute(0), false);
         assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(2), true), Verdict::Duplicate);
         assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(3), true), Verdict::Late);
@@ -191,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_id_counted_again_is_remembered_by_its_new_window() {
-        let mut ids = Remembered::new(true);
+        let mut ids = Remembered::default();
         ids.judge(G, [1, 1], Minute(2), Minute(0), false);
         assert_eq!(ids.judge(G, [1, 1], Minute(20), Minute(3), false), Verdict::Counted);
         assert_eq!(ids.judge(G, [1, 1], Minute(2), Minute(20), false), Verdict::Duplicate);
@@ -199,7 +162,7 @@ mod tests {
 
     #[test]
     fn changes_are_given_once_in_order() {
-        let mut ids = Remembered::new(true);
+        let mut ids = Remembered::default();
         ids.judge(G, [1, 1], Minute(2), Minute(0), false);
         ids.judge(G, [2, 1], Minute(3), Minute(0), false);
         ids.judge(G, [2, 1], Minute(3), Minute(0), false);
@@ -209,37 +172,41 @@ mod tests {
         assert_eq!(taken(&mut ids), []);
         ids.judge(G, [1, 1], Minute(20), Minute(3), false);
         assert_eq!(taken(&mut ids), [(1, 20)]);
-        let mut back = Remembered::new(false);
-        let ids = [(1, 2), (2, 3), (1, 20)];
-        back.restore(
-            G,
-            &ids.map(|(id, minute)| RememberedId { id: [id, 1], minute: Minute(minute) }).into_iter().collect(),
-        );
+        let stored = [(1, 2), (2, 3), (1, 20)].map(|(id, minute)| RememberedId { id: [id, 1], minute: Minute(minute) });
+        let mut back = Remembered::default();
+        back.restore(G, &stored.into_iter().collect());
         assert_eq!(back.len(), 2);
+        assert_eq!(back.group(G).collect::<Vec<_>>(), stored[1..], "each once");
         assert_eq!(
             back.judge(G, [1, 1], Minute(2), Minute(20), false),
             Verdict::Duplicate,
             "the later one is in force"
         );
-        assert!(back.take_changes(G).is_empty(), "nobody asks");
+        assert!(back.take_changes(G).is_empty(), "nothing of it is new");
     }
 
     #[test]
-    fn changes_never_take_more_room_than_all_there_is() {
-        let mut ids = Remembered::new(true);
-        for round in 0..100 {
-            ids.judge(G, [round, 1], Minute(round as u32), Minute(0), false);
-            ids.sweep(Minute(round as u32));
+    fn changes_are_at_most_what_is_in_memory() {
+        let mut ids = Remembered::default();
+        for round in 0..100_000_u32 {
+            ids.judge(
+                G,
+                [u64::from(round).wrapping_mul(0x9E37_79B9_7F4A_7C15), 1],
+                Minute(round / 100),
+                Minute(0),
+                false,
+            );
+            ids.sweep(Minute(round / 100));
         }
-        assert!(matches!(&ids.changes.as_ref().unwrap()[5], Changes::All));
-        assert_eq!(ids.take_changes(G), vec![RememberedId { id: [99, 1], minute: Minute(99) }].into());
-        ids.judge(G, [7, 7], Minute(99), Minute(0), false);
-        assert_eq!(ids.take_changes(G).len(), 1, "from here on it is the changes again");
+        assert!(ids.len() < 10_000, "{} in memory", ids.len());
+        assert!(ids.take_changes(G).len() <= ids.len());
+        ids.judge(G, [7, 7], Minute(999), Minute(0), false);
+        assert_eq!(ids.take_changes(G).len(), 1);
     }
 
     #[test]
     fn a_sweep_forgets_only_what_no_partition_remembers() {
-        let mut ids = Remembered::new(true);
+        let mut ids = Remembered::default();
         ids.judge(G, [1, 1], Minute(2), Minute(0), false);
         ids.judge(G, [2, 1], Minute(3), Minute(0), false);
         ids.sweep(Minute(3));

@@ -21,6 +21,7 @@ pub mod identity;
 mod ids;
 pub mod index;
 pub mod lane;
+mod lanes;
 pub mod ledger;
 pub mod letter;
 pub mod onward;

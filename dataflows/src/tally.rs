@@ -154,7 +154,7 @@ impl Tally {
         Self {
             series,
             numbers: BTreeMap::new(),
-            remembered: Remembered::new(keeps.changes),
+            remembered: Remembered::default(),
             counts: Counts::new(keeps.changes),
             summaries: Summaries::default(),
             rollups: keeps.rollups.then(Rollups::default),

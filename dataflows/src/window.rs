@@ -73,6 +73,16 @@ impl Windows {
         self.all[place].1.get_mut(&series)
     }
 
+    /// Of each window, whether so many of its cells are among these that to read all of them is less than to look these up: what is read in
+    /// the order of the memory is there before it is needed.
+    fn with_many_of(&self, cells: &[(SeriesNo, Minute)]) -> Vec<bool> {
+        let mut these = vec![0; self.all.len()];
+        for cells in cells.chunk_by(|(_, one), (_, next)| one == next) {
+            these[self.place(cells[0].1).expect("these cells exist")] += cells.len();
+        }
+        self.all.iter().zip(these).map(|((_, window), these)| window.len() < 4 * these).collect()
+    }
+
     /// Those from `from` on and before `until`.
     fn range_mut(&mut self, from: Minute, until: Minute) -> &mut [(Minute, Window)] {
         let begin = self.all.partition_point(|(minute, _)| *minute < from);
@@ -180,17 +190,29 @@ impl Counts {
         if writes {
             places.append(&mut self.held);
         }
-        for (series, minute) in places {
-            let cell = self.windows.cell(series, minute).expect("changed cells exist");
+        let is_read_whole = self.windows.with_many_of(&places);
+        let held = &mut self.held;
+        let mut take_cell = |series, minute, cell: &mut Cell| {
             let is_taken = std::mem::take(&mut cell.changed) || (writes && cell.held);
             if !is_taken {
-                continue;
+                return;
             }
             take(CellState { series, minute, count: u64::from(cell.count), unwritten: true });
             if !writes && !cell.held {
-                self.held.push((series, minute));
+                held.push((series, minute));
             }
             cell.held = !writes;
+        };
+        for ((minute, window), _) in self.windows.all.iter_mut().zip(&is_read_whole).filter(|(_, is_whole)| **is_whole)
+        {
+            window.iter_mut().for_each(|(series, cell)| take_cell(*series, *minute, cell));
+        }
+        for (series, minute) in places {
+            let place = self.windows.place(minute).expect("changed cells exist");
+            if !is_read_whole[place] {
+                let cell = self.windows.all[place].1.get_mut(&series).expect("changed cells exist");
+                take_cell(series, minute, cell);
+            }
         }
     }
 
@@ -310,6 +332,25 @@ mod tests {
         assert_eq!(written(&mut counts), []);
         counts.add(A, Minute(1));
         assert_eq!(written(&mut counts), [(0, 1, 3)]);
+    }
+
+    #[test]
+    fn what_changed_is_taken_once_whether_few_cells_of_a_window_or_many() {
+        let mut counts = Counts::new(true);
+        for series in 0..100 {
+            counts.add(SeriesNo(series), Minute(1));
+            counts.add(SeriesNo(series), Minute(2));
+        }
+        assert_eq!(written(&mut counts).len(), 200);
+        let few = [3, 97].map(|series| (series, 1, 2));
+        let many: Vec<_> = (10..60).map(|series| (series, 2, 2)).collect();
+        let again: Vec<_> = few.into_iter().chain(many).collect();
+        again.iter().for_each(|(series, minute, _)| counts.add(SeriesNo(*series), Minute(*minute)));
+        assert_eq!(taken(&mut counts, false), again);
+        counts.add(SeriesNo(5), Minute(1));
+        let all: Vec<_> = [(3, 1, 2), (5, 1, 2)].into_iter().chain(again[1..].iter().copied()).collect();
+        assert_eq!(written(&mut counts), all, "with what was held back");
+        assert_eq!((written(&mut counts), counts.unwritten_len()), (vec![], 0));
     }
 
     #[test]

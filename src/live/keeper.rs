@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use dataflows::{
     checkpoint::{coordinator::StoredPart, plan},
     control::{Mailbox, Message, Outcome},
-    pages::Pages,
+    pages::IdPages,
     port::{CheckpointStore, CountRow, CountSink, PartitionId, Version},
     rules::Rules,
     tally::WorkerCut,
@@ -120,7 +120,7 @@ impl Keeper {
             patiently(&self.facts, self.checkpoints_reach, || plan::write_part(checkpoints, &name, number, part))?;
         tracing::debug!(number, worker, paused_ms, bytes = info.bytes, "a worker was cut");
         // Nobody asks for them any more, and they are most of what changed.
-        cut.part.groups.iter_mut().for_each(|group| group.ids = Pages::default());
+        cut.part.groups.iter_mut().for_each(|group| group.ids = IdPages::default());
         let part =
             StoredPart { info, counted: cut.counted, left: cut.hot.left, has_letters: !cut.part.letters.is_empty() };
         self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });

@@ -47,6 +47,11 @@ fn bins(events: f64) -> f64 {
     (0..10).map(octave).sum::<f64>() + 10.0 * any(events / VALUES_END / 10.0)
 }
 
+/// How likely it is that a window has one event, and that is all that is kept of it.
+fn just_one(events: f64, kept: Kept) -> f64 {
+    if kept == Kept::ALL { events * (-events).exp() } else { 0.0 }
+}
+
 /// Bytes in a checkpoint of the functions of one window with so many events, given that there are any: all that
 /// `Stats::encode` writes, with the series and the minute before it.
 pub fn stored_bytes(events: f64, kept: Kept) -> f64 {
@@ -54,9 +59,11 @@ pub fn stored_bytes(events: f64, kept: Kept) -> f64 {
         return 0.0;
     }
     let Lists { users, bins } = Lists::of(events, kept);
-    let there = any(events);
+    let one = just_one(events, kept);
+    let (there, users, bins) = (any(events) - one, users - one, bins - one);
     let group = |is_kept: bool, bytes: f64| if is_kept { bytes * there } else { 0.0 };
-    12.0 * there
+    measured::STORED_ONE_BYTES * one
+        + 12.0 * there
         + group(kept.values, measured::STORED_VALUES_BYTES)
         + group(kept.distinct, 12.0)
         + group(kept.quantiles, 12.0)
@@ -64,18 +71,19 @@ pub fn stored_bytes(events: f64, kept: Kept) -> f64 {
         + 12.0 * bins
 }
 
-/// Bytes on the heap of the same: what is of one size, and lists that grow by doubling.
+/// Bytes in memory of the same, beside the map: its place in the index, what is of one size, and lists that grow by doubling.
 pub fn heap_bytes(events: f64, kept: Kept) -> f64 {
     if !kept.any() {
         return 0.0;
     }
     let Lists { users, bins } = Lists::of(events, kept);
-    let there = any(events);
+    let one = just_one(events, kept);
+    let (there, users, bins) = (any(events) - one, users - one, bins - one);
     // The first entry has exactly the room that it needs.
     let doubled = |entries: f64| entries + (entries - there).max(0.0) * (measured::LIST_SLACK - 1.0);
     let lists = 8.0 * if kept.distinct { doubled(users) } else { 0.0 }
         + 16.0 * if kept.quantiles { doubled(bins) } else { 0.0 };
-    measured::STATS_BYTES * there + lists
+    measured::STATS_PLACE_BYTES * any(events) + measured::STATS_BYTES * there + lists
 }
 
 #[cfg(test)]

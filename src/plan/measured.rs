@@ -17,8 +17,8 @@ pub const WINDOWS_SLACK: f64 = 2.5;
 /// The same of functions, which batches share. Growth, all functions over counts.
 pub const FUNCTIONS_SLACK: f64 = 1.25;
 
-/// A remembered id, resident: a bucket of 64 bytes for three, between 57 and 85 % full, with up to eight minutes that are forgotten but not
-/// swept yet (`dataflows/src/ids.rs`, `dedup.rs`), and room for its table to grow. Growth, over events; docs/checkpoint-cost.md.
+/// A remembered id, resident: 18 bytes in a page and a place in a table that is between 68 and 85 % full, with up to eight minutes that are
+/// forgotten but not swept yet (`dataflows/src/ids.rs`, `pages.rs`, `dedup.rs`), and room for its table to grow. Growth, over events; docs/checkpoint-cost.md.
 pub const ID_BYTES: f64 = 60.0;
 
 /// A video and event type, resident: slot, name and numbers, at the worker and at the partition's source (`dataflows/src/series.rs`). Growth,
@@ -27,13 +27,14 @@ pub const SERIES_BYTES: f64 = 410.0;
 
 /// A bucket of the state's map of a window (`dataflows/src/window.rs`), and of the map of functions (`summaries.rs`).
 pub const WINDOW_BYTES: f64 = 17.0;
-pub const SUMMARY_BYTES: f64 = 17.0;
+pub const SUMMARY_BYTES: f64 = 33.0;
 /// A window in the index, once history is merged: docs/query-latency.md, by the example `memory_per_row`.
 pub const INDEX_BYTES: f64 = 24.0;
 /// The same at each time that may still be asked for: there.
 pub const UPDATE_BYTES: f64 = 17.6;
-/// What a window's functions take on the heap besides their lists, in the allocator's sizes (`dataflows/src/functions/stats.rs`); by
-/// `memory_per_row`, 192 bytes with one user, one bin and its place in the index.
+/// What a window's functions take in the index; those of one event no more than that (`dataflows/src/functions/stats.rs`).
+pub const STATS_PLACE_BYTES: f64 = 24.0;
+/// What those of more events take on the heap besides their lists, in the allocator's sizes.
 pub const STATS_BYTES: f64 = 160.0;
 /// Lists grow by doubling: what they have room for, of what they hold, on average.
 pub const LIST_SLACK: f64 = 1.4;
@@ -57,10 +58,12 @@ pub const MERGED: f64 = 3.0;
 pub const LAST_MERGE: f64 = 0.75;
 
 /// Of a row in a part, by its format (ARCHITECTURE.md, "Checkpoint files").
-pub const STORED_ID_BYTES: f64 = 24.0;
+pub const STORED_ID_BYTES: f64 = 18.0;
 pub const STORED_WINDOW_BYTES: f64 = 24.0;
 /// A name of 8 and a type of 4 bytes with their lengths.
 pub const STORED_NAME_BYTES: f64 = 20.3;
+/// All of one event, with its series and minute.
+pub const STORED_ONE_BYTES: f64 = 28.0;
 /// Values: events, number, least, greatest, exponent, and the mantissa with its length: seven bytes where values have a decimal.
 pub const STORED_VALUES_BYTES: f64 = 47.0;
 /// Frames and sections of empty key groups.

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::{
-    dedup::RememberedId,
     functions::stats::Stats,
     letter::DeadLetter,
-    pages::Pages,
+    pages::IdPages,
     ruling::Ruling,
     series::{SeriesNo, SeriesTable},
     time::Minute,
@@ -29,7 +28,7 @@ pub struct Fold {
 #[derive(Default)]
 struct GroupFold {
     series: SeriesTable,
-    ids: Pages<RememberedId>,
+    ids: IdPages,
     cells: HashMap<(SeriesNo, Minute), CellState, foldhash::fast::FixedState>,
     stats: HashMap<(SeriesNo, Minute), Stats, foldhash::fast::FixedState>,
 }
@@ -59,7 +58,7 @@ impl GroupFold {
     fn add(&mut self, group: GroupState) {
         let places: Vec<SeriesNo> =
             group.names.iter().map(|(video, kind)| self.series.intern(video, kind).number).collect();
-        self.ids.append(group.ids);
+        self.ids.append(&group.ids);
         self.cells.reserve(group.cells.len());
         for cell in group.cells {
             let series = places[cell.series.0 as usize];
@@ -84,6 +83,7 @@ impl GroupFold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dedup::RememberedId;
 
     fn part(names: &[&str], cells: &[(u32, u32, u64, bool)], ids: &[(u64, u32)]) -> PartState {
         let mut state = PartState::default();

@@ -213,6 +213,24 @@ impl Fields {
         self
     }
 
+    /// Two bytes each.
+    pub fn shorts(&mut self, values: &[u16]) -> &mut Self {
+        let begin = self.0.len();
+        self.0.resize(begin + size_of_val(values), 0);
+        let places = self.0[begin..].as_chunks_mut().0;
+        places.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
+        self
+    }
+
+    /// Eight bytes each.
+    pub fn longs(&mut self, values: &[u64]) -> &mut Self {
+        let begin = self.0.len();
+        self.0.resize(begin + size_of_val(values), 0);
+        let places = self.0[begin..].as_chunks_mut().0;
+        places.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
+        self
+    }
+
     /// A flag and, if there is one, eight bytes more: 1 or 9 bytes.
     pub fn maybe(&mut self, value: Option<u64>) -> &mut Self {
         self.0.push(u8::from(value.is_some()));
@@ -248,6 +266,16 @@ impl<'a> FieldReader<'a> {
     /// Eight bytes.
     pub fn long(&mut self) -> Option<u64> {
         self.take(8).map(|bytes| long(bytes, 0))
+    }
+
+    /// So many times two bytes.
+    pub fn shorts(&mut self, count: usize) -> Option<impl Iterator<Item = u16> + use<'a>> {
+        self.take(count.checked_mul(2)?).map(|bytes| bytes.as_chunks().0.iter().map(|value| u16::from_le_bytes(*value)))
+    }
+
+    /// So many times eight bytes.
+    pub fn longs(&mut self, count: usize) -> Option<impl Iterator<Item = u64> + use<'a>> {
+        self.take(count.checked_mul(8)?).map(|bytes| bytes.as_chunks().0.iter().map(|value| u64::from_le_bytes(*value)))
     }
 
     /// A flag and, if it is 1, eight bytes more.

@@ -3,10 +3,11 @@
 //! A part holds what changed of one worker's state since the checkpoint before, or what several parts come to. Several are
 //! read in the order of the manifest: of two ids or cells that are the same one, the later is in force (see [`super::fold`]).
 //!
-//! Sections by kind: 1 names (count 4, then per name video id and event type, each length 4 and bytes), 2 ids
+//! Sections by kind: 1 names (count 4, then per name video id and event type, each length 4 and bytes), 2 ids as former builds wrote them
 //! ([`super::rows::IdRow`]), 3 cells ([`super::rows::CellRow`], whose series is a name's place in the group's names),
 //! 4 letters (see `put_letter`), 5 rulings (partition 4, what was ruled 4, offset 8 each), 6 functions of cells (a name's place 4,
-//! minute 4 and [`Stats::encode`] each, of cells of this part). Groups with nothing in them have no sections.
+//! minute 4 and [`Stats::encode`] each, of cells of this part), 7 ids (per page first minute 4, count 4, then of each how far its window is
+//! behind that 2, then the ids, 16 each). Groups with nothing in them have no sections.
 
 use std::{io, sync::Arc};
 
@@ -16,7 +17,7 @@ use crate::{
     functions::stats::Stats,
     identity::{KEY_GROUPS, KeyGroup},
     letter::DeadLetter,
-    pages::Pages,
+    pages::IdPages,
     port::PartitionId,
     ruling::{Ruled, Ruling},
     series::SeriesNo,
@@ -30,11 +31,15 @@ use super::{
 };
 
 const NAMES: u32 = 1;
-const IDS: u32 = 2;
+const ID_ROWS: u32 = 2;
 const CELLS: u32 = 3;
 const LETTERS: u32 = 4;
 const RULINGS: u32 = 5;
 const STATS: u32 = 6;
+const ID_PAGES: u32 = 7;
+
+/// So many functions ahead of the one that is written, its lists are fetched from memory; as many before that, what it has lists in.
+const STATS_AHEAD: usize = 8;
 
 /// What one key group holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,7 +47,7 @@ pub struct GroupState {
     /// Its series, `(video id, event type)`.
     pub names: Vec<(Arc<str>, Arc<str>)>,
     /// Its remembered ids: the later of two with one identity is in force.
-    pub ids: Pages<RememberedId>,
+    pub ids: IdPages,
     /// Its cells; a series is a place among `names`.
     pub cells: Vec<CellState>,
     /// The functions of those cells that have any; a series is a place among `names`.
@@ -139,7 +144,7 @@ impl PartState {
 
     /// Forgets the ids of windows before `first`, and all but one of those with one identity.
     pub fn forget(&mut self, first: Minute) {
-        let mut remembered = Remembered::new(false);
+        let mut remembered = Remembered::default();
         for (number, state) in self.groups.iter_mut().enumerate() {
             remembered.restore(group(number), &std::mem::take(&mut state.ids));
         }
@@ -162,7 +167,8 @@ impl PartState {
             let group = self.groups.get_mut(section.group as usize).ok_or(bad("a key group that does not exist"))?;
             match section.kind {
                 NAMES => group.names = names(section.payload).ok_or(bad("names that end too early"))?,
-                IDS => group.ids = ids(section.payload).ok_or(bad("half an id"))?,
+                ID_ROWS => group.ids = id_rows(section.payload).ok_or(bad("half an id"))?,
+                ID_PAGES => group.ids = id_pages(section.payload).ok_or(bad("half a page of ids"))?,
                 CELLS => group.cells = cells(section.payload, group.names.len()).ok_or(bad("a cell without a name"))?,
                 STATS => {
                     group.stats = stats(section.payload, group.names.len()).ok_or(bad("half a cell's functions"))?
@@ -186,8 +192,12 @@ fn write_group<W: io::Write>(writer: &mut FrameWriter<W>, group: u32, state: &Gr
         })?;
     }
     if !state.ids.is_empty() {
-        let row = |known: &RememberedId| IdRow { id: known.id, minute: known.minute.0, zero: 0 };
-        writer.section(IDS, group, |fields| rows::encode(state.ids.iter().map(row), &mut fields.0))?;
+        writer.section(ID_PAGES, group, |fields| {
+            for page in state.ids.pages() {
+                fields.word(page.first().0).word(page.ids().len() as u32);
+                fields.shorts(page.minutes()).longs(page.ids().as_flattened());
+            }
+        })?;
     }
     if !state.cells.is_empty() {
         let row = |cell: &CellState| CellRow {
@@ -201,7 +211,10 @@ fn write_group<W: io::Write>(writer: &mut FrameWriter<W>, group: u32, state: &Gr
     }
     if !state.stats.is_empty() {
         writer.section(STATS, group, |fields| {
-            for (series, minute, stats) in &state.stats {
+            for (at, (series, minute, stats)) in state.stats.iter().enumerate() {
+                let ahead = |by: usize| state.stats.get(at + by).map(|(.., stats)| stats);
+                ahead(2 * STATS_AHEAD).into_iter().for_each(Stats::prefetch);
+                ahead(STATS_AHEAD).into_iter().for_each(Stats::prefetch_lists);
                 stats.encode(fields.word(series.0).word(minute.0));
             }
         })?;
@@ -219,7 +232,22 @@ fn names(payload: &[u8]) -> Option<Vec<(Arc<str>, Arc<str>)>> {
     fields.is_done().then_some(names)
 }
 
-fn ids(payload: &[u8]) -> Option<Pages<RememberedId>> {
+fn id_pages(payload: &[u8]) -> Option<IdPages> {
+    let mut fields = FieldReader(payload);
+    let mut ids = IdPages::default();
+    while !fields.is_done() {
+        let (first, count) = (fields.word()?, fields.word()? as usize);
+        let minutes = fields.shorts(count)?;
+        let mut halves = fields.longs(count.checked_mul(2)?)?;
+        for behind in minutes {
+            let minute = Minute(first.checked_add(u32::from(behind))?);
+            ids.push(RememberedId { id: [halves.next()?, halves.next()?], minute });
+        }
+    }
+    Some(ids)
+}
+
+fn id_rows(payload: &[u8]) -> Option<IdPages> {
     let rows = rows::decode::<IdRow>(payload)?;
     Some(rows.into_iter().map(|row| RememberedId { id: row.id, minute: Minute(row.minute) }).collect())
 }
@@ -349,14 +377,14 @@ pub(crate) mod tests {
         let mut state = PartState::default();
         state.groups[3] = GroupState {
             names: vec![("v\u{1F600}".into(), "view".into()), ("v2".into(), "like".into())],
-            ids: vec![RememberedId { id: [u64::MAX, 7], minute: Minute(9) }].into(),
+            ids: [RememberedId { id: [u64::MAX, 7], minute: Minute(9) }].into_iter().collect(),
             cells: vec![
                 CellState { series: SeriesNo(1), minute: Minute(9), count: u64::MAX, unwritten: true },
                 CellState { series: SeriesNo(0), minute: Minute(10), count: 1, unwritten: false },
             ],
             stats: vec![(SeriesNo(0), Minute(10), some_stats()), (SeriesNo(1), Minute(9), Stats::default())],
         };
-        state.groups[127].ids = vec![RememberedId { id: [1, 2], minute: Minute(0) }].into();
+        state.groups[127].ids = [RememberedId { id: [1, 2], minute: Minute(0) }].into_iter().collect();
         let letter = |reason, key, append_time| DeadLetter {
             partition: PartitionId(2),
             offset: 1 << 40,

@@ -12,10 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use self::{
-    distinct::Distinct,
-    stats::{Stats, Values},
-};
+use self::stats::Stats;
 
 /// Which of the three groups of functions are kept, or asked for.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -136,11 +133,11 @@ impl Function {
         match self {
             Self::Count => (Value::Whole(count), 0.0),
             Self::Sum => (real(stats.values().map_or(Some(0.0), |values| values.sum.rounded())), 0.0),
-            Self::Mean => (real(stats.values().and_then(Values::mean)), 0.0),
-            Self::Min => (real(stats.values().and_then(Values::range).map(|(least, _)| least)), 0.0),
-            Self::Max => (real(stats.values().and_then(Values::range).map(|(_, greatest)| greatest)), 0.0),
+            Self::Mean => (real(stats.values().and_then(|values| values.mean())), 0.0),
+            Self::Min => (real(stats.values().and_then(|values| values.range()).map(|(least, _)| least)), 0.0),
+            Self::Max => (real(stats.values().and_then(|values| values.range()).map(|(_, greatest)| greatest)), 0.0),
             Self::Distinct => {
-                let (users, error) = stats.distinct().map_or((0, 0.0), Distinct::count);
+                let (users, error) = stats.distinct().map_or((0, 0.0), |users| users.count());
                 (Value::Whole(users), error)
             }
             Self::P50 => quantile(50),
