@@ -332,6 +332,12 @@ pub trait CountSink: Send {
 /// * Once: a version that was published before is skipped whole.
 /// * `Ok` means durable; after `Err` the caller publishes the same letters under the same version again.
 pub trait LetterSink: Send {
+    /// Sees to it that, from here on, nobody else publishes for the same history, where another process could. Asked before a first checkpoint
+    /// lets others know of a new history.
+    fn own(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// The newest version that was published: one that is not greater would be taken for it, and skipped.
     fn newest(&mut self) -> Result<Option<Version>, SinkError>;
 

@@ -56,10 +56,11 @@ pub fn producer(settings: &connectors::kafka::Settings) -> Result<Arc<dyn Ingest
     Ok(Arc::new(Door { producer, watch: Arc::default() }))
 }
 
-/// Where the dead letters of a history go.
-pub fn letters(settings: &Settings, history: u128) -> Result<Box<dyn LetterSink>, Failure> {
+/// Where the dead letters of a history go, a new one or one that others may know of.
+pub fn letters(settings: &Settings, history: u128, is_new: bool) -> Result<Box<dyn LetterSink>, Failure> {
     let patience = Duration::from_millis(settings.cluster.patience_ms);
-    Ok(Box::new(Letters::open(&settings_of(&settings.kafka), history, patience).map_err(failure)?))
+    let open = if is_new { Letters::open_new } else { Letters::open };
+    Ok(Box::new(open(&settings_of(&settings.kafka), history, patience).map_err(failure)?))
 }
 
 fn away_since(watch: &Mutex<Option<Watch>>) -> Option<Instant> {

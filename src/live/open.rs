@@ -110,7 +110,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     let (mut plan, state, letters) = match found {
         None => {
             let history = claim.as_ref().map_or(fresh_history()?, |claim| claim.history);
-            let mut letters = ports::letters(settings, history)?;
+            let mut letters = ports::letters(settings, history, claim.is_none())?;
             let published = letters.published().map_err(|error| of_letters.failure(error))?;
             let write_from = claim.map_or(0, |claim| claim.frontier);
             let partitions = all_partitions(Partitions::default(), &offsets, 0);
@@ -123,7 +123,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
             // Below, all its rows are written, unless they are held back.
             acknowledged = if write_from == 0 { manifest.version } else { manifest.acknowledged };
             chain.clone_from(&manifest.parts);
-            let mut letters = ports::letters(settings, manifest.history)?;
+            let mut letters = ports::letters(settings, manifest.history, false)?;
             letters.publish(manifest.version, &state.letters).map_err(|error| of_letters.failure(error))?;
             if let Some(sink) = sink.as_mut().filter(|_| write_from == 0) {
                 // A store that nobody has claimed is a new one: it has none of the rows.
@@ -223,7 +223,7 @@ pub fn next_start(settings: &Settings) -> String {
 fn newest_letters(settings: &Settings) -> Result<Version, Failure> {
     match settings.source.kind {
         SourceKind::Log => {
-            let newest = ports::letters(settings, 0)?.newest();
+            let newest = ports::letters(settings, 0, false)?.newest();
             Ok(newest.map_err(|error| ports::letters_reach(settings).failure(error))?.unwrap_or_default())
         }
         SourceKind::Kafka => Ok(Version::default()),

@@ -133,17 +133,15 @@ pub fn one_writes_for_all(settings: &Settings) -> bool {
     settings.sink == SinkKind::Store
 }
 
-/// Where the dead letters of a history go.
-pub fn letters(
-    settings: &Settings,
-    #[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "a folder has one history"))] history: u128,
-) -> Result<Box<dyn LetterSink>, Failure> {
+/// Where the dead letters of a history go, a new one or one that others may know of.
+#[cfg_attr(not(feature = "kafka"), expect(unused_variables, reason = "a folder has one history"))]
+pub fn letters(settings: &Settings, history: u128, is_new: bool) -> Result<Box<dyn LetterSink>, Failure> {
     Ok(match settings.source.kind {
         SourceKind::Log => {
             Box::new(LetterDir::open(settings.data_dir.join("dead-letters")).or_exit(Exit::StateUnwritable)?)
         }
         #[cfg(feature = "kafka")]
-        SourceKind::Kafka => super::kafka::letters(settings, history)?,
+        SourceKind::Kafka => super::kafka::letters(settings, history, is_new)?,
         #[cfg(not(feature = "kafka"))]
         SourceKind::Kafka => return Err(not_in_this_build("source.kind = \"kafka\"")),
     })

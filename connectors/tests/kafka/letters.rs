@@ -121,6 +121,25 @@ fn what_was_published_is_known_after_a_restart() {
 }
 
 #[test]
+fn a_new_history_knows_what_others_have_published_before_it_has_an_owner_who_is_the_last_to_own_it() {
+    let fresh = Fresh::make(1);
+    open(&fresh).publish(version(1, 1), &[letter(1)]).unwrap();
+    let history = fresh.history + 1;
+    let mut new = Letters::open_new(&fresh.settings, history, PATIENCE).unwrap();
+    assert_eq!(new.published().unwrap(), [(PartitionId(2), 1)].into());
+    new.own().unwrap();
+    new.publish(version(2, 1), &[letter(2)]).unwrap();
+    assert_eq!(new.newest().unwrap(), Some(version(2, 1)));
+    // Who goes on with it is the owner from there on.
+    let mut next = Letters::open(&fresh.settings, history, PATIENCE).unwrap();
+    let fenced = new.publish(version(2, 2), &[letter(3)]);
+    assert!(matches!(fenced, Err(SinkError::Fenced { .. })), "{fenced:?}");
+    assert!(matches!(new.own(), Err(SinkError::Fenced { .. })), "it never takes it back");
+    next.publish(version(3, 2), &[letter(3)]).unwrap();
+    assert_eq!(seen(&fresh), [1, 2, 3]);
+}
+
+#[test]
 fn the_newest_version_is_found_behind_many_letters_of_others_and_in_any_partition() {
     let fresh = Fresh::make(1);
     fresh.create_named(&fresh.settings.dead_letter_topic, 3, &[]);

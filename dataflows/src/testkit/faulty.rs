@@ -144,6 +144,10 @@ impl<S: CountSink> CountSink for Faulty<S> {
 }
 
 impl<S: LetterSink> LetterSink for Faulty<S> {
+    fn own(&mut self) -> Result<(), SinkError> {
+        self.through("own", sink_error, S::own)
+    }
+
     fn newest(&mut self) -> Result<Option<Version>, SinkError> {
         self.through("newest", sink_error, S::newest)
     }

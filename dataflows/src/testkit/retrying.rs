@@ -71,6 +71,10 @@ impl<S: CountSink> CountSink for Retrying<S> {
 }
 
 impl<S: LetterSink> LetterSink for Retrying<S> {
+    fn own(&mut self) -> Result<(), SinkError> {
+        self.repeat(S::own, unfenced)
+    }
+
     fn newest(&mut self) -> Result<Option<Version>, SinkError> {
         self.repeat(S::newest, unfenced)
     }

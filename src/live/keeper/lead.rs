@@ -67,6 +67,8 @@ struct Committed {
 
 impl Lead {
     pub(super) fn run(mut self, mut keeper: Keeper) -> Result<(), Failure> {
+        let letters = &mut self.letters;
+        patiently(&keeper.facts, self.letters_reach, || letters.own())?;
         let mut kept = kept(&mut keeper)?;
         let (mut under_way, mut committed): (Option<UnderWay>, Option<Committed>) = (None, None);
         let mut quiet = false;

@@ -29,6 +29,7 @@ const GENERATION: u64 = 3;
 /// One thing that was done, by the number of its checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
+    OwnLetters,
     Part(u64, usize),
     Manifest(u64),
     Claims(EventTime),
@@ -115,6 +116,10 @@ impl CountSink for Noted<MemorySink> {
 }
 
 impl LetterSink for Noted<MemoryLetters> {
+    fn own(&mut self) -> Result<(), SinkError> {
+        self.1.note(Some(OwnLetters));
+        self.0.own()
+    }
     fn newest(&mut self) -> Result<Option<Version>, SinkError> {
         self.0.newest()
     }
@@ -256,6 +261,7 @@ fn the_parts_go_before_the_manifest_and_that_before_its_rows_and_letters_and_the
     assert_eq!(
         scene.journal.steps(),
         [
+            OwnLetters,
             Part(5, 0),
             TellWritten(5, 0),
             Part(5, 1),

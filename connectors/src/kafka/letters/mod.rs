@@ -14,7 +14,8 @@
 //! may block for ever when a broker goes away, librdkafka issue 5456.)
 //!
 //! **One owner.** The transactional id is `tidemark-HISTORY`: who opens it last has it, and ends what others had begun. An
-//! owner that lost it is told at its next transaction, and never takes it back.
+//! owner that lost it is told at its next transaction, and never takes it back. To open one that brokers have never seen takes half a second: of
+//! a new history, which nobody else knows, that is left for later.
 
 use std::{
     collections::HashSet,
@@ -82,6 +83,8 @@ type Publisher = ThreadedProducer<Publishing>;
 
 /// Whether this is who publishes.
 enum Owner {
+    /// Not yet; nobody else knows of the history.
+    New,
     /// Yes.
     Us(Publisher),
     /// Yes, but how the transaction ends is not known yet: the producer goes on with it when asked again.
@@ -101,6 +104,18 @@ enum Ending {
 impl Letters {
     /// Opens the topic of dead letters, makes it where it is missing, and becomes the history's only publisher.
     pub fn open(settings: &Settings, history: u128, patience: Duration) -> Result<Self, KafkaError> {
+        let letters = Self::open_new(settings, history, patience)?;
+        let producer = patiently(patience, || own(settings, history, letters.batch_bytes), is_transient);
+        let producer = producer.map_err(|error| match error {
+            OwnError::Client(error) => error,
+            OwnError::Fault(fault) => failure(settings, &settings.dead_letter_topic, patience, fault),
+        })?;
+        Ok(Self { owner: Owner::Us(producer), newest: None, ..letters })
+    }
+
+    /// The same for a history that nobody else knows of: its only publisher at [`LetterSink::own`], or when it is asked for more than what
+    /// others have published.
+    pub fn open_new(settings: &Settings, history: u128, patience: Duration) -> Result<Self, KafkaError> {
         let bytes_max = LETTER_RECORD_BYTES_MAX.to_string();
         let properties =
             [("cleanup.policy", "delete"), ("max.message.bytes", bytes_max.as_str()), ("retention.ms", "-1")];
@@ -116,18 +131,18 @@ impl Letters {
         // A batch that the topic does not take fails all its letters: only one that is too large by itself may.
         let held = properties_of(settings, &settings.dead_letter_topic).unwrap_or_default();
         let batch_bytes = bytes_max_of(&held).unwrap_or(BATCH_BYTES).min(BATCH_BYTES);
-        let producer =
-            patiently(patience, || own(settings, history, batch_bytes), is_transient).map_err(|error| match error {
-                OwnError::Client(error) => error,
-                OwnError::Fault(fault) => failure(settings, &settings.dead_letter_topic, patience, fault),
-            })?;
         let settings = settings.clone();
-        Ok(Self { settings, topic, history, topic_id, batch_bytes, owner: Owner::Us(producer), newest: None })
+        Ok(Self { settings, topic, history, topic_id, batch_bytes, owner: Owner::New, newest: Some(None) })
     }
 
     /// Ends what is pending, or becomes the owner again. Not where another has become it.
     fn settle(&mut self) -> Result<(), SinkError> {
         match std::mem::replace(&mut self.owner, Owner::Another) {
+            Owner::New => {
+                self.owner = Owner::New;
+                self.owner = Owner::Us(self.become_owner()?);
+                Ok(())
+            }
             Owner::Us(producer) => {
                 self.owner = Owner::Us(producer);
                 Ok(())
@@ -143,17 +158,23 @@ impl Letters {
                     self.owner = Owner::Another;
                     return Err(self.fenced());
                 }
-                let producer = own(&self.settings, self.history, self.batch_bytes).map_err(|error| match error {
-                    OwnError::Client(error) => self.unanswered("a publisher", error),
-                    OwnError::Fault(fault) => self.unanswered("a publisher", fault),
-                })?;
-                self.owner = Owner::Us(producer);
+                self.owner = Owner::Us(self.become_owner()?);
                 // What was pending has ended by now, one way or the other.
                 self.newest = None;
                 Ok(())
             }
             Owner::Another => Err(self.fenced()),
         }
+    }
+
+    fn become_owner(&self) -> Result<Publisher, SinkError> {
+        own(&self.settings, self.history, self.batch_bytes).map_err(|error| match error {
+            OwnError::Fault(fault) if is_any(fault.code, &FORBIDDEN) => {
+                SinkError::Refused { sink: self.sink(), what: "a publisher".to_owned(), cause: Box::new(fault) }
+            }
+            OwnError::Fault(fault) => self.unanswered("a publisher", fault),
+            OwnError::Client(error) => self.unanswered("a publisher", error),
+        })
     }
 
     /// The newest version, by the records where it is not known.
@@ -353,13 +374,20 @@ impl Letters {
 }
 
 impl LetterSink for Letters {
+    fn own(&mut self) -> Result<(), SinkError> {
+        self.settle()
+    }
+
     fn newest(&mut self) -> Result<Option<Version>, SinkError> {
         self.settle()?;
         self.look_up()
     }
 
     fn published(&mut self) -> Result<HashSet<(PartitionId, u64)>, SinkError> {
-        self.settle()?;
+        // Of a new history nothing is pending.
+        if !matches!(self.owner, Owner::New) {
+            self.settle()?;
+        }
         let mut places = HashSet::new();
         let bounds = self.known(read::settled(&self.topic, STEP_LIMIT))?;
         for published in read::Published::within(&self.topic, bounds) {
