@@ -34,7 +34,7 @@ mod supervise;
 mod token;
 
 fn main() -> ExitCode {
-    allocator::keep_what_is_freed_for_a_while();
+    allocator::keep_what_is_freed(allocator::FOR_A_WHILE);
     abort_on_panic();
     forbid_core_dumps();
     let cli = Cli::try_parse().unwrap_or_else(|error| error.exit());

@@ -1,6 +1,9 @@
 //! `tidemark run`: takes events, counts them, answers queries.
 
+use std::time::Duration;
+
 use crate::{
+    allocator,
     cli::RunArgs,
     config::Settings,
     exit::Failure,
@@ -10,6 +13,10 @@ use crate::{
 
 /// Runs until it is told to stop.
 pub fn run(settings: Settings, args: &RunArgs) -> Result<(), Failure> {
+    if settings.functions.any() {
+        let interval = Duration::from_millis(settings.checkpoint.interval_ms);
+        allocator::keep_what_is_freed(allocator::until_the_next_checkpoint(interval));
+    }
     supervise::end_with_supervisor();
     let workers = settings.workers.get();
     let place = match &args.member {

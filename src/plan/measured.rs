@@ -19,7 +19,7 @@ pub const FUNCTIONS_SLACK: f64 = 1.25;
 
 /// A remembered id, resident: 18 bytes in a page and a place in a table that is between 68 and 85 % full, with up to eight minutes that are
 /// forgotten but not swept yet (`dataflows/src/ids.rs`, `pages.rs`, `dedup.rs`), and room for its table to grow. Growth, over events; docs/checkpoint-cost.md.
-pub const ID_BYTES: f64 = 60.0;
+pub const ID_BYTES: f64 = 45.0;
 
 /// A video and event type, resident: slot, name and numbers, at the worker and at the partition's source (`dataflows/src/series.rs`). Growth,
 /// over videos.
