@@ -71,7 +71,8 @@ impl Lead {
         patiently(&keeper.facts, self.letters_reach, || letters.own())?;
         let mut kept = kept(&mut keeper)?;
         let (mut under_way, mut committed): (Option<UnderWay>, Option<Committed>) = (None, None);
-        let mut quiet = false;
+        // Whether too much waits for the sink: it may have come to that since the cut of a checkpoint that is under way.
+        let (mut quiet, mut is_full) = (false, false);
         let mut due = Instant::now() + self.interval;
         while let Ok(word) = keeper.hear(due) {
             let mut begin = false;
@@ -98,16 +99,20 @@ impl Lead {
                     let committed = committed.take().context("what was committed is known")?;
                     self.settle(&mut keeper, committed, &mut kept)?;
                     under_way = None;
-                    begin = quiet;
+                    begin = quiet || is_full;
                 }
                 Some(Word::Outcome(Outcome::Unchanged)) if quiet => {
                     keeper.mailbox.tell(Message::End);
                     return Ok(());
                 }
                 Some(Word::Outcome(Outcome::Unchanged)) => under_way = None,
-                Some(Word::Outcome(Outcome::Full)) => begin = under_way.is_none(),
+                Some(Word::Outcome(Outcome::Full)) => {
+                    is_full = true;
+                    begin = under_way.is_none();
+                }
+                Some(Word::Outcome(Outcome::Room)) => is_full = false,
                 Some(Word::Outcome(Outcome::Stop)) => keeper.stopped.notify_one(),
-                Some(Word::Outcome(Outcome::Room | Outcome::End)) => {}
+                Some(Word::Outcome(Outcome::End)) => {}
             }
             if begin {
                 under_way = Some(UnderWay::default());

@@ -39,6 +39,7 @@ enum Step {
     TellWritten(u64, usize),
     TellCommitted(u64),
     TellAcknowledged(u64),
+    TellDue,
 }
 
 use Step::*;
@@ -56,6 +57,7 @@ impl Journal {
             Message::Written { number, worker, .. } => TellWritten(number, worker),
             Message::Committed { number } => TellCommitted(number),
             Message::Acknowledged { number, .. } => TellAcknowledged(number),
+            Message::Due => TellDue,
             other => panic!("{other:?}"),
         });
         self.steps.lock().unwrap().extend(told.chain(step));
@@ -276,6 +278,18 @@ fn the_parts_go_before_the_manifest_and_that_before_its_rows_and_letters_and_the
             DropOld,
         ]
     );
+}
+
+#[test]
+fn regression_what_fills_up_while_a_checkpoint_is_under_way_has_the_next_one_begin_at_once() {
+    // Nothing was read then until the interval was over: with one of an hour, for an hour.
+    for (words, begins) in [(vec![Outcome::Full], true), (vec![Outcome::Full, Outcome::Room], false)] {
+        let scene = Scene::new();
+        let mut all = words_of(5, 1, 500);
+        all.splice(1..1, words.into_iter().map(Word::Outcome));
+        scene.keep(Some(scene.lead(1)), 0, all);
+        assert_eq!(scene.journal.steps().ends_with(&[DropOld, TellDue]), begins);
+    }
 }
 
 #[test]
