@@ -129,6 +129,7 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::PAGE_IDS;
 
     const G: KeyGroup = KeyGroup(5);
 
@@ -201,7 +202,7 @@ mod tests {
             ids.sweep(Minute(round / 100));
         }
         assert!(ids.len() < 10_000, "{} in memory", ids.len());
-        assert!(ids.take_changes(G).len() < 100 + 2 * 226, "one minute, and at most two pages with some of it");
+        assert!(ids.take_changes(G).len() < 100 + 2 * PAGE_IDS, "one minute, and at most two pages with some of it");
         ids.judge(G, [7, 7], Minute(999), Minute(0), false);
         assert_eq!(ids.take_changes(G).len(), 1);
     }

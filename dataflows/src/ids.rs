@@ -153,7 +153,7 @@ impl Table {
         self.place_bits = usize::BITS - (2 * pages.places().0).leading_zeros();
         assert!(self.place_bits < u32::BITS, "a billion remembered ids of one key group are out of reach");
         self.len = 0;
-        pages.each_place(|place, id| {
+        pages.iter_places().for_each(|(place, id)| {
             let at = if is_unique { Err(self.vacancy(id)) } else { self.find(pages, id) };
             match at {
                 Ok(at) => self.set(at, id, place),
@@ -266,8 +266,8 @@ impl Ids {
     pub fn iter(&self) -> impl Iterator<Item = RememberedId> + '_ {
         let is_once = self.is_unique();
         let is_last = move |place, id| is_once || self.find(id).is_ok_and(|at| self.place(at) == place);
-        let last = self.pages.iter_places().filter(move |(place, known)| is_last(*place, known.id));
-        last.map(|(_, known)| known)
+        let last = self.pages.iter_places().filter(move |(place, id)| is_last(*place, *id));
+        last.map(|(place, id)| RememberedId { id, minute: self.pages.minute(place) })
     }
 
     /// What was added since the last call, or since [`Ids::mark_taken`].

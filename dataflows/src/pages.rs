@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::{dedup::RememberedId, identity::EventKey, time::Minute};
 
 /// Ids in a page: with it, and the counters of who shares it, a page takes 4 KiB.
-const PAGE_IDS: usize = 226;
+pub(crate) const PAGE_IDS: usize = 226;
 
 /// Places in a page, some of which stay vacant: a power of two.
 const PAGE_PLACES: usize = 256;
@@ -235,19 +235,14 @@ impl IdPages {
     }
 
     /// All with their places, in order.
-    pub fn iter_places(&self) -> impl Iterator<Item = (PagePlace, RememberedId)> + '_ {
-        let rows = self.closed.iter().map(|page| page.len as usize).chain([self.open.ids.len()]).enumerate();
-        let places = rows.flat_map(|(page, len)| (0..len).map(move |at| PagePlace::new(page, at)));
-        places.zip(self.iter())
-    }
-
-    /// Tells all with their places, in order.
     #[inline]
-    pub fn each_place(&self, mut tell: impl FnMut(PagePlace, EventKey)) {
-        for (page, ids) in self.closed.iter().enumerate() {
-            ids.ids().iter().enumerate().for_each(|(at, id)| tell(PagePlace::new(page, at), *id));
-        }
-        self.open.ids.iter().enumerate().for_each(|(at, known)| tell(PagePlace::new(self.closed.len(), at), known.id));
+    pub fn iter_places(&self) -> impl Iterator<Item = (PagePlace, EventKey)> + '_ {
+        let closed =
+            self.closed.iter().enumerate().flat_map(|(page, ids)| {
+                ids.ids().iter().enumerate().map(move |(at, id)| (PagePlace::new(page, at), *id))
+            });
+        let open = self.open.ids.iter().enumerate();
+        closed.chain(open.map(|(at, known)| (PagePlace::new(self.closed.len(), at), known.id)))
     }
 
     /// Page by page; the last one is a copy of what is not closed.
@@ -344,10 +339,8 @@ mod tests {
                 }
                 prop_assert_eq!(pages.len(), list.len());
                 prop_assert!(pages.iter().eq(list.iter().copied()));
-                let mut places = Vec::new();
-                pages.each_place(|place, id| places.push((place, id)));
-                prop_assert!(pages.iter_places().map(|(place, known)| (place, known.id)).eq(places));
-                prop_assert!(pages.iter_places().all(|(place, known)| pages.id(place) == known.id));
+                prop_assert!(pages.iter_places().map(|(_, id)| id).eq(list.iter().map(|known| known.id)));
+                prop_assert!(pages.iter_places().all(|(place, id)| pages.id(place) == id));
                 let stored = pages.pages().flat_map(|page| page.iter().collect::<Vec<_>>()).collect::<Vec<_>>();
                 prop_assert_eq!(&stored, &list);
             }

@@ -52,15 +52,20 @@ fn just_one(events: f64, kept: Kept) -> f64 {
     if kept == Kept::ALL { events * (-events).exp() } else { 0.0 }
 }
 
+/// How likely it is that there is more to keep than that `one`, and what it lists.
+fn of_more(events: f64, kept: Kept, one: f64) -> (f64, Lists) {
+    let Lists { users, bins } = Lists::of(events, kept);
+    (any(events) - one, Lists { users: users - one, bins: bins - one })
+}
+
 /// Bytes in a checkpoint of the functions of one window with so many events, given that there are any: all that
 /// `Stats::encode` writes, with the series and the minute before it.
 pub fn stored_bytes(events: f64, kept: Kept) -> f64 {
     if !kept.any() {
         return 0.0;
     }
-    let Lists { users, bins } = Lists::of(events, kept);
     let one = just_one(events, kept);
-    let (there, users, bins) = (any(events) - one, users - one, bins - one);
+    let (there, Lists { users, bins }) = of_more(events, kept, one);
     let group = |is_kept: bool, bytes: f64| if is_kept { bytes * there } else { 0.0 };
     measured::STORED_ONE_BYTES * one
         + 12.0 * there
@@ -76,9 +81,7 @@ pub fn heap_bytes(events: f64, kept: Kept) -> f64 {
     if !kept.any() {
         return 0.0;
     }
-    let Lists { users, bins } = Lists::of(events, kept);
-    let one = just_one(events, kept);
-    let (there, users, bins) = (any(events) - one, users - one, bins - one);
+    let (there, Lists { users, bins }) = of_more(events, kept, just_one(events, kept));
     // The first entry has exactly the room that it needs.
     let doubled = |entries: f64| entries + (entries - there).max(0.0) * (measured::LIST_SLACK - 1.0);
     let lists = 8.0 * if kept.distinct { doubled(users) } else { 0.0 }

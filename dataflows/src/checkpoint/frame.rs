@@ -215,19 +215,20 @@ impl Fields {
 
     /// Two bytes each.
     pub fn shorts(&mut self, values: &[u16]) -> &mut Self {
-        let begin = self.0.len();
-        self.0.resize(begin + size_of_val(values), 0);
-        let places = self.0[begin..].as_chunks_mut().0;
-        places.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
-        self
+        self.each(values, u16::to_le_bytes)
     }
 
     /// Eight bytes each.
     pub fn longs(&mut self, values: &[u64]) -> &mut Self {
+        self.each(values, u64::to_le_bytes)
+    }
+
+    /// Room for all first, so that compilers make vectors of the rest.
+    fn each<T: Copy, const BYTES: usize>(&mut self, values: &[T], bytes: impl Fn(T) -> [u8; BYTES]) -> &mut Self {
         let begin = self.0.len();
-        self.0.resize(begin + size_of_val(values), 0);
+        self.0.resize(begin + values.len() * BYTES, 0);
         let places = self.0[begin..].as_chunks_mut().0;
-        places.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_le_bytes());
+        places.iter_mut().zip(values).for_each(|(place, value)| *place = bytes(*value));
         self
     }
 

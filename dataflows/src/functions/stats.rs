@@ -209,11 +209,11 @@ impl Values {
 }
 
 impl Stats {
-    fn of(groups: Groups) -> Self {
+    fn of(groups: Arc<Groups>) -> Self {
         match groups.one() {
             Some(one) => Self(Shape::One(one)),
-            None if groups == Groups::default() => Self::default(),
-            None => Self(Shape::Many(Arc::new(groups))),
+            None if *groups == Groups::default() => Self::default(),
+            None => Self(Shape::Many(groups)),
         }
     }
 
@@ -232,11 +232,7 @@ impl Stats {
             Shape::Many(groups) => groups,
         };
         change(Arc::make_mut(&mut groups));
-        *self = match groups.one() {
-            Some(one) => Self(Shape::One(one)),
-            None if *groups == Groups::default() => Self::default(),
-            None => Self(Shape::Many(groups)),
-        };
+        *self = Self::of(groups);
     }
 
     /// Adds one event.
@@ -263,11 +259,11 @@ impl Stats {
             return self.clone();
         }
         let Groups { values, distinct, quantiles } = self.groups().into_owned();
-        Self::of(Groups {
+        Self::of(Arc::new(Groups {
             values: values.filter(|_| kept.values),
             distinct: distinct.filter(|_| kept.distinct),
             quantiles: quantiles.filter(|_| kept.quantiles),
-        })
+        }))
     }
 
     /// What takes all of this out of the index.
@@ -276,7 +272,7 @@ impl Stats {
             group.as_ref().map(|of| Of { events: -of.events, group: T::default() })
         }
         let Groups { values, distinct, quantiles } = &*self.groups();
-        Self::of(Groups { values: minus(values), distinct: minus(distinct), quantiles: minus(quantiles) })
+        Self::of(Arc::new(Groups { values: minus(values), distinct: minus(distinct), quantiles: minus(quantiles) }))
     }
 
     /// The groups that are of exactly `events` events.
@@ -311,7 +307,8 @@ impl Stats {
     }
 
     /// The stored bytes, little-endian: which groups there are 4 (1 values, 2 exact users, 4 a sketch of users, 8 quantiles; 16 stands for
-    /// all of one event, with the bits of its value 8, ones where it has none, and its user 8, or zero), then of each its events 8 and: values their number 8, least 8 and greatest 8 (bits that sort), the sum's exponent 4 and its mantissa
+    /// all of one event, with the bits of its value 8, ones where it has none, and its user 8, or zero), then of each its events 8
+    /// and: values their number 8, least 8 and greatest 8 (bits that sort), the sum's exponent 4 and its mantissa
     /// (length 4, two's complement); users number 4 and hashes 8 each, or 16,384 registers; quantiles number 4, bin 4 and values 8 each.
     pub fn encode(&self, into: &mut Fields) {
         if let Shape::One(one) = self.0 {
@@ -392,7 +389,7 @@ impl Stats {
         if there & QUANTILES != 0 {
             groups.quantiles = Some(Of { events: fields.long()? as i64, group: decode_quantiles(fields)? });
         }
-        Some(Self::of(groups))
+        Some(Self::of(Arc::new(groups)))
     }
 }
 
@@ -540,7 +537,7 @@ mod tests {
             }
             let groups: Groups = details.iter().fold(Groups::default(), |mut groups, detail| { groups.add(*detail); groups });
             prop_assert_eq!(&*whole.groups(), &groups, "whatever its shape");
-            prop_assert_eq!(Stats::of(groups), whole.clone());
+            prop_assert_eq!(Stats::of(Arc::new(groups)), whole.clone());
             // Taken out while it is still in pieces, nothing is left of it.
             let mut rest = of(left);
             rest.plus_equals(&whole.taken_out());
