@@ -102,6 +102,8 @@ pub enum Gate {
         number: u64,
         /// Where.
         frontier: EventTime,
+        /// As in [`Order::Cut`].
+        first: Minute,
     },
 }
 
@@ -425,7 +427,9 @@ fn obey(hub: &Hub, worker: usize, order: Order) {
             });
             hub.tell(Message::Held { number, worker, frontier });
         }
-        Order::Cut { number, frontier } => hub.with(|shared| shared.gate = Gate::CutAt { number, frontier }),
+        Order::Cut { number, frontier, first } => {
+            hub.with(|shared| shared.gate = Gate::CutAt { number, frontier, first });
+        }
         Order::Release => hub.with(|shared| shared.gate = Gate::Open),
     }
 }

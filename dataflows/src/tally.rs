@@ -77,6 +77,8 @@ pub struct WorkerCut {
     pub counted: u64,
     /// The first window in memory, and how many events have left it.
     pub hot: Hot,
+    /// The first window in memory that holds any.
+    pub first: Option<Minute>,
     /// For how long this worker applied nothing because of it, ms.
     pub paused_ms: u64,
     /// All partitions at the frontier: the same in every worker's cut.
@@ -113,9 +115,12 @@ pub struct Cooling {
 
 impl Cooling {
     /// The first window that stays, once the rows of this checkpoint are acknowledged: those before are final, and in the sink.
-    fn hot_from(self, settled: Cut) -> Minute {
+    /// Where there are none before, as `first` was the first one in memory, all stays as it is: a question about all times need
+    /// not ask the sink.
+    fn hot_from(self, settled: Cut, first: Minute) -> Option<Minute> {
         let cold = settled.watermark.min(settled.frontier.saturating_sub(self.hot_ms)).min(EVENT_TIME_MAX);
-        Minute::of(self.step.start(Minute::of(cold)))
+        let stays = Minute::of(self.step.start(Minute::of(cold)));
+        (first < stays).then_some(stays)
     }
 }
 
@@ -451,7 +456,9 @@ impl TallyWorker {
                 return true;
             }
             match gate {
-                Gate::CutAt { number, frontier } if self.is_cut_due(frontier) => self.cut(number, frontier, outputs),
+                Gate::CutAt { number, frontier, first } if self.is_cut_due(frontier) => {
+                    self.cut((number, frontier), first, outputs);
+                }
                 _ => break,
             }
         }
@@ -550,14 +557,14 @@ impl TallyWorker {
         self.hub.with(|shared| shared.applied == frontier && shared.facts.frontier == frontier)
     }
 
-    fn cut(&mut self, number: u64, frontier: EventTime, outputs: &mut Outputs<'_>) {
+    fn cut(&mut self, (number, frontier): (u64, EventTime), first: Minute, outputs: &mut Outputs<'_>) {
         // No checkpoint is begun before the rows of the one before are acknowledged: the newest that is durable.
         let is_settled = |settled: &Cut| self.job.write_from <= settled.frontier;
         let (watermark, partitions, hot_from) = self.hub.with(|shared| {
             shared.gate = Gate::Open;
             let watermark = shared.facts.partitions.watermark(frontier, &self.job.rules);
             let settled = Some(shared.durable).filter(is_settled);
-            let cooled = self.job.cooling.zip(settled).map(|(cooling, settled)| cooling.hot_from(settled));
+            let cooled = self.job.cooling.zip(settled).and_then(|(cooling, settled)| cooling.hot_from(settled, first));
             shared.cut = Cut { number, frontier, watermark };
             shared.hot_from = shared.hot_from.max(cooled.unwrap_or_default());
             (watermark, shared.facts.partitions.clone(), shared.hot_from)
@@ -568,7 +575,8 @@ impl TallyWorker {
         let counted = self.tally.counts.total();
         let paused_ms = self.held_since.take().map_or(0, |since| self.job.timer.monotonic_ms().saturating_sub(since));
         let (worker, hot) = (self.worker, Hot { from: hot_from, left: self.tally.counts.left() });
-        let cut = WorkerCut { number, frontier, worker, rollups, part, counted, hot, paused_ms, partitions };
+        let first = self.tally.counts.first();
+        let cut = WorkerCut { number, frontier, worker, rollups, part, counted, hot, first, paused_ms, partitions };
         (self.job.take_cut)(cut);
     }
 

@@ -23,6 +23,9 @@ pub const MINUTE_MS: u64 = 60_000;
 pub struct Minute(pub u32);
 
 impl Minute {
+    /// After every window that there can be.
+    pub const LAST: Self = Self(u32::MAX);
+
     /// The window that holds `event_time`, at most [`EVENT_TIME_MAX`].
     #[inline]
     pub fn of(event_time: EventTime) -> Self {

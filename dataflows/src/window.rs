@@ -243,6 +243,11 @@ impl Counts {
         self.total += events;
     }
 
+    /// The first window that is here.
+    pub fn first(&self) -> Option<Minute> {
+        self.windows.all.first().map(|(minute, _)| *minute)
+    }
+
     /// Of all events, those in windows that have left.
     pub fn left(&self) -> u64 {
         self.left

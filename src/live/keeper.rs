@@ -121,8 +121,13 @@ impl Keeper {
         tracing::debug!(number, worker, paused_ms, bytes = info.bytes, "a worker was cut");
         // Nobody asks for them any more, and they are most of what changed.
         cut.part.groups.iter_mut().for_each(|group| group.ids = IdPages::default());
-        let part =
-            StoredPart { info, counted: cut.counted, left: cut.hot.left, has_letters: !cut.part.letters.is_empty() };
+        let part = StoredPart {
+            info,
+            counted: cut.counted,
+            left: cut.hot.left,
+            first: cut.first,
+            has_letters: !cut.part.letters.is_empty(),
+        };
         self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });
         under_way.cuts.push(cut);
         Ok(())

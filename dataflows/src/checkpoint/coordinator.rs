@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::EventTime;
+use crate::time::{EventTime, Minute};
 
 use super::manifest::PartInfo;
 
@@ -26,6 +26,9 @@ pub enum Order {
         number: u64,
         /// Where to cut.
         frontier: EventTime,
+        /// The first window that any worker had in memory at the checkpoint before: none before it can leave. The last there
+        /// can be where that is not known.
+        first: Minute,
     },
     /// Go on: there is nothing to cut.
     Release,
@@ -40,6 +43,8 @@ pub struct StoredPart {
     pub counted: u64,
     /// Of them, these.
     pub left: u64,
+    /// Its first window in memory.
+    pub first: Option<Minute>,
     /// Whether it holds dead letters.
     pub has_letters: bool,
 }
@@ -60,13 +65,15 @@ pub struct Coordinator {
     processes: usize,
     number: u64,
     last_frontier: EventTime,
+    /// The first window in memory at the last checkpoint.
+    first: Minute,
     phase: Phase,
 }
 
 impl Coordinator {
     /// For `workers` workers in all, in `processes` processes; the last checkpoint was `number` at `frontier`.
     pub fn new(workers: usize, processes: usize, number: u64, frontier: EventTime) -> Self {
-        Self { workers, processes, number, last_frontier: frontier, phase: Phase::Idle }
+        Self { workers, processes, number, last_frontier: frontier, first: Minute::LAST, phase: Phase::Idle }
     }
 
     /// A checkpoint is due. Ignored while one is under way.
@@ -97,7 +104,7 @@ impl Coordinator {
         }
         self.last_frontier = frontier;
         self.phase = Phase::Cutting { parts: BTreeMap::new() };
-        Some(Order::Cut { number, frontier })
+        Some(Order::Cut { number, frontier, first: self.first })
     }
 
     /// A worker's part is durable. Gives all parts when they are: the manifest may be written.
@@ -110,7 +117,8 @@ impl Coordinator {
         if parts.len() < self.workers {
             return None;
         }
-        let parts = std::mem::take(parts).into_values().collect();
+        let parts: Vec<_> = std::mem::take(parts).into_values().collect();
+        self.first = parts.iter().filter_map(|part| part.first).min().unwrap_or(Minute::LAST);
         self.phase = Phase::Committing { acknowledged: BTreeSet::new() };
         Some(parts)
     }
@@ -141,7 +149,8 @@ mod tests {
     use super::*;
 
     fn part(name: &str) -> StoredPart {
-        StoredPart { info: PartInfo::of(name.into(), 1, b""), counted: 1, left: 0, has_letters: name == "b" }
+        let (info, first) = (PartInfo::of(name.into(), 1, b""), (name == "b").then_some(Minute(3)));
+        StoredPart { info, counted: 1, left: 0, first, has_letters: name == "b" }
     }
 
     #[test]
@@ -151,7 +160,7 @@ mod tests {
         assert_eq!(coordinator.due(), None, "one at a time");
         assert_eq!(coordinator.held(5, 1, 700), None);
         assert_eq!(coordinator.held(5, 1, 700), None, "the same worker twice is one worker");
-        assert_eq!(coordinator.held(5, 0, 300), Some(Order::Cut { number: 5, frontier: 700 }));
+        assert_eq!(coordinator.held(5, 0, 300), Some(Order::Cut { number: 5, frontier: 700, first: Minute::LAST }));
         assert_eq!(coordinator.written(5, 0, part("a")), None);
         assert_eq!(coordinator.written(4, 1, part("b")), None, "an answer to another checkpoint");
         assert_eq!(coordinator.written(5, 1, part("b")), Some(vec![part("a"), part("b")]));
@@ -161,6 +170,12 @@ mod tests {
         assert_eq!(coordinator.due(), None, "not before all rows are acknowledged");
         assert!(coordinator.acknowledged(5, 0));
         assert_eq!(coordinator.due(), Some(Order::Hold { number: 6 }));
+        assert_eq!(coordinator.held(6, 0, 800), None);
+        assert_eq!(
+            coordinator.held(6, 1, 800),
+            Some(Order::Cut { number: 6, frontier: 800, first: Minute(3) }),
+            "one of the two parts holds windows"
+        );
     }
 
     #[test]

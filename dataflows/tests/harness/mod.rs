@@ -455,6 +455,7 @@ impl Live {
                         info: PartInfo::of(format!("w{}", cut.worker), cut.number, &cut.part.encode()),
                         counted: cut.counted,
                         left: cut.hot.left,
+                        first: cut.first,
                         has_letters: !cut.part.letters.is_empty(),
                     };
                     self.mailbox.tell(Message::Written { number: cut.number, worker: cut.worker, part });

@@ -160,6 +160,7 @@ fn cut(number: u64, worker: usize, frontier: EventTime, workers: u64) -> WorkerC
         part,
         counted: 1,
         hot: Hot::default(),
+        first: None,
         paused_ms: 0,
         partitions,
     }
@@ -176,6 +177,7 @@ fn words_of(number: u64, workers: usize, frontier: EventTime) -> Vec<Word> {
         ),
         counted: cut.counted,
         left: cut.hot.left,
+        first: cut.first,
         has_letters: true,
     };
     let parts = cuts.iter().map(stored).collect();
