@@ -13,6 +13,7 @@
 //! Fencing: an owner claims before it lists the manifests, and a commit looks at the claims before and after it links
 //! its manifest. So a commit that is `Ok` is seen by every later owner, and a zombie learns that it is one.
 
+mod direct;
 pub(crate) mod file;
 
 use std::{

@@ -7,18 +7,17 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, BufWriter},
+    io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use dataflows::port::{Version, WritePart};
 
+use super::direct::DirectWriter;
+
 /// How the names of temporary files begin. No name that a caller may give begins with a dot.
 pub(crate) const TEMP_PREFIX: &str = ".tmp-";
-
-/// What is collected before it is written, bytes.
-const BUFFER_BYTES: usize = 1 << 18;
 
 /// `GENERATION-NUMBER`, 20 digits each, so that the order of names is that of versions.
 pub(crate) fn version_stem(version: Version) -> String {
@@ -51,10 +50,10 @@ impl Drop for Temp {
 
 fn write_temp(dir: &Path, write: &mut WritePart<'_>) -> io::Result<Temp> {
     let path = dir.join(format!("{TEMP_PREFIX}{:016x}", getrandom::u64()?));
-    let mut file = BufWriter::with_capacity(BUFFER_BYTES, create_new(&path)?);
+    let mut file = DirectWriter::new(create_new(&path)?);
     let temp = Temp { path };
     write(&mut file)?;
-    file.into_inner()?.sync_all()?;
+    file.finish()?.sync_all()?;
     Ok(temp)
 }
 
