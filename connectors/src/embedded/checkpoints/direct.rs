@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, Seek as _, SeekFrom, Write},
 };
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -32,6 +32,8 @@ pub(super) struct DirectWriter {
     /// Zeros up to an aligned address, then what is collected. It never grows, so it stays where it is.
     memory: Vec<u8>,
     start: usize,
+    /// How many bytes are in the file.
+    written: u64,
     way: Way,
 }
 
@@ -40,7 +42,7 @@ impl DirectWriter {
         let mut memory: Vec<u8> = Vec::with_capacity(ALIGNED_BYTES + BUFFER_BYTES);
         let start = memory.as_ptr().align_offset(ALIGNED_BYTES);
         memory.resize(start, 0);
-        Self { file, memory, start, way: Way::Untried }
+        Self { file, memory, start, written: 0, way: Way::Untried }
     }
 
     /// Writes what is left, and gives the file.
@@ -60,14 +62,16 @@ impl DirectWriter {
         }
         let buffer = &self.memory[self.start..];
         match self.file.write_all(buffer) {
-            // A file system may say only now that it can't, or that it wants other bounds. Nothing of the buffer was written.
+            // A file system may say only now that it can't, or that it wants other bounds; some of the buffer may be written then.
             Err(error) if self.way == Way::Direct && error.kind() == io::ErrorKind::InvalidInput => {
                 set_direct(&self.file, false)?;
                 self.way = Way::Cached;
+                self.file.seek(SeekFrom::Start(self.written))?;
                 self.file.write_all(buffer)?;
             }
             done => done?,
         }
+        self.written += buffer.len() as u64;
         self.memory.truncate(self.start);
         Ok(())
     }
