@@ -38,8 +38,13 @@ impl Reach {
         }
     }
 
-    /// Does something at a start. A server may be on its way up: it is tried for so long, and one try more. A disk is tried once.
-    pub fn at_start<T>(self, patience: Duration, attempt: impl FnMut() -> Result<T, StoreError>) -> Result<T, Failure> {
+    /// Does something at a start. A server may be on its way up, or down again: it is tried for so long, and one try more. A disk is
+    /// tried once.
+    pub fn at_start<T, E: Mendable>(
+        self,
+        patience: Duration,
+        attempt: impl FnMut() -> Result<T, E>,
+    ) -> Result<T, Failure> {
         let deadline = Instant::now() + patience;
         let backoff = ExponentialBuilder::default()
             .with_min_delay(START_RETRY.0)
@@ -49,7 +54,11 @@ impl Reach {
             .retry(backoff)
             .when(|error| self == Reach::Network && error.hopeless(self).is_none() && Instant::now() < deadline)
             .notify(|error, wait| {
-                tracing::warn!(error = engine::one_line(error), ?wait, "no checkpoints for now: trying again");
+                tracing::warn!(
+                    error = engine::one_line(error),
+                    ?wait,
+                    "a server does not do for now what a start needs: trying again"
+                );
             })
             .call()
             .map_err(|error| self.failure(error))

@@ -13,7 +13,7 @@ use dataflows::{
     },
     clock::Clock,
     identity::IdKey,
-    port::{CheckpointStore, Claim, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
+    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
     rules::Rules,
     ruling::Ruling,
     time::EventTime,
@@ -71,7 +71,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     let (of_sink, of_letters) = (ports::sink_reach(settings), ports::letters_reach(settings));
     let (of_store, patience) = (ports::checkpoints_reach(settings), patience(settings));
     let mut claim = match &mut sink {
-        Some(sink) => sink.claim().map_err(|error| of_sink.failure(error))?,
+        Some(sink) => of_sink.at_start(patience, || sink.claim())?,
         None => None,
     };
     // Claim first, then look: no older process can commit behind our back. Rows and letters may be older than the
@@ -81,7 +81,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
     if let Some(sink) = sink.as_mut().filter(|_| from_start && claim.take().is_some()) {
         // What is counted anew may lack windows that it holds, if the log or the meaning of the counts has changed. A
         // crash from here on leaves either a checkpoint, whose rows are then all written, or none.
-        sink.clear().map_err(|error| of_sink.failure(error))?;
+        of_sink.at_start(patience, || sink.clear())?;
     }
     let manifests = of_store.at_start(patience, || store.manifests())?;
     let newest = manifests.last().map_or(0, |newest| newest.number);
@@ -111,7 +111,7 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
         None => {
             let history = claim.as_ref().map_or(fresh_history()?, |claim| claim.history);
             let mut letters = ports::letters(settings, history, claim.is_none())?;
-            let published = letters.published().map_err(|error| of_letters.failure(error))?;
+            let published = of_letters.at_start(patience, || letters.published())?;
             let write_from = claim.map_or(0, |claim| claim.frontier);
             let partitions = all_partitions(Partitions::default(), &offsets, 0);
             (Plan { partitions, write_from, published, ..base(history, secret()?) }, PartState::default(), letters)
@@ -124,15 +124,20 @@ pub fn open(settings: &Settings, rules: &Rules, place: &Place, from_start: bool)
             acknowledged = if write_from == 0 { manifest.version } else { manifest.acknowledged };
             chain.clone_from(&manifest.parts);
             let mut letters = ports::letters(settings, manifest.history, false)?;
-            letters.publish(manifest.version, &state.letters).map_err(|error| of_letters.failure(error))?;
+            of_letters.at_start(patience, || letters.publish(manifest.version, &state.letters))?;
             if let Some(sink) = sink.as_mut().filter(|_| write_from == 0) {
                 // A store that nobody has claimed is a new one: it has none of the rows.
                 let which = if claim.is_some() { Which::Unwritten } else { Which::All };
-                rewrite(&mut **sink, generation, &manifest, &state, which).map_err(|error| of_sink.failure(error))?;
+                let mut rows = rows::rows(&state, which, manifest.watermark, manifest.frontier);
+                if sink.wants_rollups() {
+                    rows.extend(rows::rollups(&state, which, manifest.watermark, manifest.frontier));
+                }
+                let claim = Claim { history: manifest.history, generation, frontier: manifest.frontier };
+                rewrite(&mut **sink, (of_sink, patience), &claim, manifest.version.number, &rows)?;
             }
             let fell_back = write_from != 0 || manifest.version.number != newest;
             let published = match fell_back {
-                true => letters.published().map_err(|error| of_letters.failure(error))?,
+                true => of_letters.at_start(patience, || letters.published())?,
                 false => HashSet::new(),
             };
             let plan = Plan {
@@ -223,8 +228,9 @@ pub fn next_start(settings: &Settings) -> String {
 fn newest_letters(settings: &Settings) -> Result<Version, Failure> {
     match settings.source.kind {
         SourceKind::Log => {
-            let newest = ports::letters(settings, 0, false)?.newest();
-            Ok(newest.map_err(|error| ports::letters_reach(settings).failure(error))?.unwrap_or_default())
+            let mut letters = ports::letters(settings, 0, false)?;
+            let newest = ports::letters_reach(settings).at_start(patience(settings), || letters.newest())?;
+            Ok(newest.unwrap_or_default())
         }
         SourceKind::Kafka => Ok(Version::default()),
     }
@@ -374,25 +380,23 @@ fn owned(claim: Option<&Claim>, history: u128, frontier: EventTime) -> Result<Ev
     }
 }
 
-/// Writes the rows that the sink is not known to hold.
+/// Writes the rows that the sink is not known to hold, however often it takes within the patience.
 fn rewrite(
     sink: &mut dyn CountSink,
-    generation: u64,
-    manifest: &Manifest,
-    state: &PartState,
-    which: Which,
-) -> Result<(), SinkError> {
-    let mut rows = rows::rows(state, which, manifest.watermark, manifest.frontier);
-    if sink.wants_rollups() {
-        rows.extend(rows::rollups(state, which, manifest.watermark, manifest.frontier));
+    (reach, patience): (Reach, Duration),
+    claim: &Claim,
+    number: u64,
+    rows: &[CountRow],
+) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return Ok(());
     }
-    if !rows.is_empty() {
-        tracing::info!(rows = rows.len(), "writing the rows again that the store may not hold");
-        let claim = Claim { history: manifest.history, generation, frontier: manifest.frontier };
-        sink.set_claim(&claim)?;
-        sink.write(Version { generation, number: manifest.version.number }, &rows)?;
-    }
-    Ok(())
+    tracing::info!(rows = rows.len(), "writing the rows again that the store may not hold");
+    let version = Version { generation: claim.generation, number };
+    reach.at_start(patience, || {
+        sink.set_claim(claim)?;
+        sink.write(version, rows)
+    })
 }
 
 fn tell_resumed(plan: &Plan, offsets: &[Offsets]) {
@@ -407,5 +411,71 @@ fn tell_resumed(plan: &Plan, offsets: &[Offsets]) {
             "resumed from a checkpoint"
         ),
         None => tracing::info!(generation, records_to_read = again, "started from the first record"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use connectors::memory::MemorySink;
+    use dataflows::rollup::Width;
+
+    use super::*;
+
+    /// Whose server is away for so many calls.
+    struct Away(u32, MemorySink);
+
+    impl Away {
+        fn call(&mut self) -> Result<&mut MemorySink, SinkError> {
+            let (sink, what) = ("away".to_owned(), "a call".to_owned());
+            match self.0.checked_sub(1) {
+                Some(left) => {
+                    self.0 = left;
+                    Err(SinkError::Unanswered { sink, what, cause: "connection refused".into() })
+                }
+                None => Ok(&mut self.1),
+            }
+        }
+    }
+
+    impl CountSink for Away {
+        fn claim(&mut self) -> Result<Option<Claim>, SinkError> {
+            self.call()?.claim()
+        }
+
+        fn set_claim(&mut self, claim: &Claim) -> Result<(), SinkError> {
+            self.call()?.set_claim(claim)
+        }
+
+        fn write(&mut self, version: Version, rows: &[CountRow]) -> Result<(), SinkError> {
+            self.call()?.write(version, rows)
+        }
+
+        fn clear(&mut self) -> Result<(), SinkError> {
+            self.call()?.clear()
+        }
+    }
+
+    /// Cassandra was killed between the connection and the first write of a start, which ended with 69 and was not repeated (torture,
+    /// seed 20261128).
+    #[test]
+    fn regression_a_sink_that_goes_away_in_the_midst_of_a_start_is_waited_for() {
+        let row = CountRow {
+            width: Width::Minute,
+            video_id: "v".to_owned(),
+            event_type: "view".to_owned(),
+            window_start: 0,
+            count: 1,
+            stats: None,
+            is_final: false,
+            as_of: 1,
+        };
+        let claim = Claim { history: 1, generation: 2, frontier: 3 };
+        let mut sink = Away(2, MemorySink::new());
+        let patience = |ms| (Reach::Network, Duration::from_millis(ms));
+        let ended = rewrite(&mut sink, patience(0), &claim, 4, std::slice::from_ref(&row)).unwrap_err();
+        assert_eq!(ended.code, Exit::Unreachable, "without patience");
+        rewrite(&mut sink, patience(60_000), &claim, 4, std::slice::from_ref(&row)).unwrap();
+        assert_eq!(sink.1.rows(), [row]);
+        assert_eq!(sink.1.claim().unwrap(), Some(claim));
     }
 }
