@@ -61,19 +61,26 @@ if plot:
 
     matplotlib.use("svg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator
 
-    figure, sides = pyplot.subplots(2, len(curves), figsize=(3 * len(curves), 5), sharey="row", squeeze=False)
+    figure, sides = pyplot.subplots(3, len(curves), figsize=(3 * len(curves), 7), sharey="row", squeeze=False)
     for (axis, curve), column in zip(curves, sides.T):
-        for what, side in zip(["peak", "checkpoint"], column):
-            names = [value for value, _, _ in curve]
+        names = [value for value, _, _ in curve]
+        column[0].plot(names, [point["k/s"] for _, point, _ in curve], marker="o", label="measured")
+        for what, side in zip(["peak", "checkpoint"], column[1:]):
             side.plot(names, [point[what] / MIB for _, point, _ in curve], marker="o", label="measured")
             side.plot(names, [planned[what] / MIB for _, _, planned in curve], marker="x", linestyle="--", label="planned")
             side.set_yscale("log")
+            side.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            side.yaxis.set_major_formatter("{x:,.0f}")
+            side.yaxis.set_minor_formatter("")
+        for side in column:
             side.set_xlabel(axis)
             side.grid(alpha=0.3)
-    sides[0][0].set_ylabel("peak memory, MiB")
-    sides[1][0].set_ylabel("checkpoint, MiB")
-    sides[0][0].legend()
+    for side, what in zip(sides[:, 0], ["k records/s", "peak memory, MiB", "checkpoint, MiB"]):
+        side.set_ylabel(what)
+    sides[0][0].set_ylim(bottom=0)
+    sides[1][0].legend()
     figure.tight_layout()
     figure.savefig(plot[0], metadata={"Date": None})
 

@@ -13,7 +13,7 @@ use dataflows::{
     },
     clock::Clock,
     identity::IdKey,
-    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, SinkError, StoreError, Version},
+    port::{CheckpointStore, Claim, CountRow, CountSink, LetterSink, PartitionId, StoreError, Version},
     rules::Rules,
     ruling::Ruling,
     time::EventTime,
@@ -417,7 +417,7 @@ fn tell_resumed(plan: &Plan, offsets: &[Offsets]) {
 #[cfg(test)]
 mod tests {
     use connectors::memory::MemorySink;
-    use dataflows::rollup::Width;
+    use dataflows::{port::SinkError, rollup::Width};
 
     use super::*;
 
