@@ -241,6 +241,8 @@ impl<D: Decode> Ward<D> {
         if drained {
             self.step(hub, reading, onward, now_ms);
             hub.stand(self.lane.partition(), self.standing(drained));
+        } else if self.keep_up(hub, &reading.rules, limit, now_ms) {
+            hub.stand(self.lane.partition(), self.standing(drained));
         }
         more
     }
@@ -291,6 +293,22 @@ impl<D: Decode> Ward<D> {
             self.stepped_ms = now_ms;
             self.lane.pass(pace);
         }
+    }
+
+    /// Where another clock is far ahead, time may be there too, while this partition is busy far behind: what it brings travels at that time,
+    /// and would not be visible until its clock has made that up. So time goes on with time itself, as where all is drained. Says
+    /// whether it has.
+    fn keep_up(&mut self, hub: &Hub, rules: &Rules, limit: EventTime, now_ms: u64) -> bool {
+        let (clock, time) = (self.lane.clock().unwrap_or(0), self.lane.time());
+        let waits = clock < time || limit < clock;
+        let is_due = waits
+            && rules.tick_ms <= now_ms.saturating_sub(self.stepped_ms)
+            && hub.with(|shared| shared.board.past_use(rules.tick_ms)).is_some_and(|past| time < past);
+        if is_due {
+            self.stepped_ms = now_ms;
+            self.lane.pass(time + rules.tick_ms);
+        }
+        is_due
     }
 
     /// A partition that is not one of the facts yet holds nobody back.
